@@ -11,7 +11,7 @@ from pathlib import Path
 from segkit.utils.errors import DatasetError
 from segkit.utils.text import abbreviate
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
 SYSTEM_FILES = (".ds_store", "thumbs.db", "desktop.ini")
 APPLE_DOUBLE = "._"  # macOS writes `._1.png` beside 1.png on foreign disks; it is no image
 

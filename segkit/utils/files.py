@@ -229,12 +229,14 @@ def load_json(path: Path) -> Any:
         The content.
 
     Raises:
-        DatasetError: the file is missing or not JSON.
+        DatasetError: the file is missing, not JSON, or nested too deeply.
     """
     content = read_bytes(path)
     try:
         return json.loads(content)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise DatasetError("expected JSON, got lists or objects nested too deeply", where=path) from None
+    except ValueError as error:
         problem = f"expected JSON, got {len(content)} bytes that are not: {error}"
         raise DatasetError(problem, where=path, remedy="check that it is complete, and the right file") from None
 

@@ -63,7 +63,8 @@ def test_predict_writes_overlays_and_json_for_a_folder(
     assert len(panoptic.records) == 12
     for record in panoptic.records:
         path = tmp_path / "out/panoptic" / record.png_name
-        coco.read_segmentation(path, record.segments_info, panoptic.categories, (128, 128))
+        ids = coco.read_segmentation(path, record.segments_info, panoptic.categories, (128, 128)).segment_ids
+        assert all(info["area"] == (ids == info["id"]).sum() for info in record.segments_info)
         overlay = Image.open(tmp_path / "out/overlays" / record.png_name)
         assert overlay.size == (128, 128)
         assert not np.array_equal(overlay, Image.open(toy_folder / "images" / record.file_name))
@@ -185,6 +186,68 @@ def test_weights_that_are_none_are_one_line(
     assert len(error) == 1
     assert kind in error[0]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("suffix", ["pth", "pkl"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", "a web page (HTML or XML), not a weight file; open it"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "a web page (HTML or XML)"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 177867103\n",
+            "a git LFS pointer to a file of 177867103 bytes, not a weight file; fetch the file itself, as with `git",
+        ),
+    ],
+)
+def test_files_that_stand_in_the_place_of_weights_are_named(
+    content: bytes, message: str, suffix: str, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"model.{suffix}"
+    path.write_bytes(content)
+    assert predict(path, tmp_path / "out", toy_folder / "images") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"segkit predict: {path}: {message}")
+
+
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.999])
+def test_truncated_weights_are_one_line(
+    share: float, weights: Path, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, path = weights.read_bytes(), tmp_path / "model.pth"
+    path.write_bytes(content[: int(share * len(content))])
+    assert predict(path, tmp_path / "out", toy_folder / "images") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"segkit predict: {path}: the file is damaged: its end is missing or changed; ")
+    assert line.endswith("fetch or copy it again")
+
+
+def test_animations_and_extreme_sizes_are_predicted_and_viewed(
+    weights: Path, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of an animation, the first frame is taken: its result is that of the frame as a PNG."""
+    frames = [Image.open(toy_folder / f"images/00000000000{i}.png") for i in (1, 2)]
+    (tmp_path / "in").mkdir()
+    for name, options in (("gif.gif", {}), ("webp.webp", {"lossless": True}), ("apng.png", {})):
+        frames[0].save(tmp_path / "in" / name, save_all=True, append_images=frames[1:], **options)
+        with Image.open(tmp_path / "in" / name) as animation:
+            assert animation.n_frames == 2
+    frames[0].save(tmp_path / "in/still.png")
+    sizes_wh = {"dot": (1, 1), "wide": (20_000, 2), "tall": (2, 20_000)}
+    for name, size_wh in sizes_wh.items():
+        Image.new("RGB", size_wh, (9, 99, 9)).save(tmp_path / f"in/{name}.png")
+    out = tmp_path / "out"
+    assert predict(weights, out, tmp_path / "in") == 0
+    ids = {path.stem: np.asarray(Image.open(path)) for path in (out / "panoptic").iterdir()}
+    assert {*ids} == {"gif", "webp", "apng", "still", *sizes_wh}
+    assert all(np.array_equal(ids[name], ids["still"]) for name in ("webp", "apng"))  # a GIF has 256 colours
+    assert all(ids[name].shape[1::-1] == size_wh for name, size_wh in sizes_wh.items())
+    capsys.readouterr()
+    image_ids = [str(entry["id"]) for entry in json.loads((out / "panoptic.json").read_text())["images"]]
+    dataset = ["--format", "panoptic-predictions", "--json", out / "panoptic.json", "--masks", out / "panoptic"]
+    words = [*dataset, "--images", tmp_path / "in", "--image", *image_ids, "--output", tmp_path / "view.html"]
+    assert main(["data", "view", *map(str, words)]) == 0, capsys.readouterr().err
+    assert (tmp_path / "view.html").read_text().count('<div class="pair">') == len(ids)
 
 
 @pytest.mark.parametrize(("content", "message"), [(None, "no images found"), (b"x", "does not decode")])

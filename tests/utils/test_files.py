@@ -48,12 +48,19 @@ def test_values_that_json_cannot_hold_leave_no_file(tmp_path: Path, content: obj
     assert files_below(tmp_path) == set()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\xfa", b"[" * 200_000, b"{'a': 1}", b"9" * 5000])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\xfa", b"{'a': 1}", b"9" * 5000])
 def test_invalid_json_is_rejected(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(content)
     with pytest.raises(DatasetError, match=rf"x\.json: expected JSON, got {len(content)} bytes"):
         load_json(path)
+
+
+@pytest.mark.parametrize("content", [b"[" * 200_000, b'{"a":' * 200_000 + b"1" + b"}" * 200_000])
+def test_json_that_is_nested_too_deeply_is_rejected(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(DatasetError, match=r"x\.json: expected JSON, got lists or objects nested too deeply"):
+        load_json(tmp_path / "x.json")
 
 
 def test_missing_and_unreadable_files(tmp_path: Path) -> None:

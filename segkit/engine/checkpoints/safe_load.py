@@ -24,6 +24,8 @@ from segkit.engine.checkpoints.zoo_pickle import PickledArray, UnsafeDataError, 
 from segkit.utils.errors import CheckpointError
 from segkit.utils.files import read_bytes
 
+HEAD_BYTES = 512  # of a file that is no weight file: they say what it is
+LFS_POINTER = re.compile(rb"version https://git-lfs\S*\s.*?\bsize (\d+)", re.DOTALL)
 MAX_ARRAY_RATIO = 4  # bytes of a file's arrays to bytes of the file
 RESAVE = (
     "no code of it was run: if you trust its source, load it with torch and save the bare weights, "
@@ -169,6 +171,13 @@ def _check_file(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError("no such file" if not path.exists() else "not a file", where=path)
+    head = read_bytes(path, HEAD_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if head.startswith(b"<"):  # which begins no pickle and no zip
+        problem = "a web page (HTML or XML), not a weight file"
+        raise DamagedFileError(problem, where=path, remedy="open it to see what the server says, then download again")
+    if pointer := LFS_POINTER.match(head):
+        problem = f"a git LFS pointer to a file of {int(pointer[1])} bytes, not a weight file"
+        raise DamagedFileError(problem, where=path, remedy="fetch the file itself, as with `git lfs pull`")
     return path
 
 
