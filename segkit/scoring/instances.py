@@ -19,6 +19,7 @@ from segkit.scoring.png_folders import find_png_folder
 from segkit.structures import CategorySet, ImageId, InstanceColumns
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.file_names import FolderNames
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
 from segkit.utils.json_fields import Entry
 from segkit.utils.process_pool import EVERYTHING, Progress, Shard, ordered_map
@@ -178,12 +179,12 @@ def _is_panoptic(json_path: str | Path) -> bool:
 
 def _open_panoptic(json_path: str | Path, folder: str | Path | None) -> _GroundTruth:
     file = coco.read_panoptic(json_path)
-    root = find_png_folder(json_path, folder, (record.png_name for record in file.records))
+    pngs = FolderNames(find_png_folder(json_path, folder, (record.png_name for record in file.records)))
     records = {record.image_id: record for record in file.records}
     sizes_hw = {image_id: (record.height, record.width) for image_id, record in records.items()}
 
     def read(image_id: ImageId) -> list[Entry]:
-        path, infos = root / records[image_id].png_name, records[image_id].segments_info
+        path, infos = pngs.locate(records[image_id].png_name), records[image_id].segments_info
         segmentation = coco.read_segmentation(path, infos, file.categories, sizes_hw[image_id], image_id)
         return build_coco_annotations(image_id, segmentation)
 

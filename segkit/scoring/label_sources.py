@@ -17,6 +17,7 @@ from segkit.formats.derive import relabel
 from segkit.scoring.png_folders import find_png_folder
 from segkit.structures import IGNORE_LABEL, THING_CHANNEL, CategorySet, ImageId
 from segkit.utils.errors import DatasetError
+from segkit.utils.file_names import FolderNames
 from segkit.utils.issues import ErrorCollector
 from segkit.utils.json_fields import Location
 from segkit.utils.process_pool import map_and_collect_errors
@@ -164,12 +165,13 @@ class PanopticMaps:
         self.folder = Path()
         with errors.guard():
             self.folder = find_png_folder(content.path, folder, (record.png_name for record in content.records))
+        self.pngs = FolderNames(self.folder)
         self.records = _index_by_name(((record.file_name, record) for record in content.records), suffix, content.path)
         self.names = [*self.records]
 
     def locate(self, name: str) -> object:
         """Place of an image's labels for error messages."""
-        return Location(self.folder / self.records[name].png_name, self.records[name].image_id)
+        return Location(self.pngs.locate(self.records[name].png_name), self.records[name].image_id)
 
     def get_image_id(self, name: str) -> ImageId:
         """The image's id in the JSON."""
@@ -178,7 +180,7 @@ class PanopticMaps:
     def read_channels(self, name: str, space: LabelSpace, size_hw: tuple[int, int] | None = None) -> Channels:
         """The image's map, void `IGNORED`; DatasetError if PNG and JSON disagree or a category has no class."""
         record = self.records[name]
-        png_path, size_hw = self.folder / record.png_name, (record.height, record.width)
+        png_path, size_hw = self.pngs.locate(record.png_name), (record.height, record.width)
         infos, image_id = record.segments_info, record.image_id
         ground_truth = coco.read_segmentation(png_path, infos, self.categories, size_hw, image_id)
         segments = [segment for segment in ground_truth.segments if segment.category_id not in space.ignored]

@@ -19,6 +19,7 @@ from segkit.scoring.instances import describe_no_objects
 from segkit.scoring.png_folders import find_png_folder
 from segkit.structures import CategorySet, IdRuns, ImageId, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
+from segkit.utils.file_names import FolderNames
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
 from segkit.utils.process_pool import EVERYTHING, Progress, Shard, map_and_collect_errors
 from segkit.utils.text import abbreviate
@@ -111,16 +112,17 @@ def score_panoptic(
         pred_root = find_png_folder(pred_json, pred_folder, png_names, is_prediction=True)
     errors.check()
     areas = areas or DEFAULT_AREAS.get(mode, "check")
+    gt_pngs, pred_pngs = FolderNames(gt_root), FolderNames(pred_root)
     metric = PanopticQuality(ground_truth.categories, mode, areas=areas, boundary=boundary, dagger=dagger)
 
     def count(record: PanopticRecord) -> ImageOverlaps:
-        categories, image_id, gt_png = metric.categories, record.image_id, gt_root / record.png_name
+        categories, image_id, gt_png = metric.categories, record.image_id, gt_pngs.locate(record.png_name)
         gt_runs = coco.read_id_runs(gt_png)
         gt_segments = [_build_segment(info, categories, gt_runs) for info in record.segments_info]
         where = f"{gt_png}, image {image_id!r}"
         if image_id in predictions:
             prediction = predictions[image_id]
-            pred_path = pred_root / prediction.png_name
+            pred_path = pred_pngs.locate(prediction.png_name)
             pred_runs = coco.read_id_runs(pred_path)
             pred_segments = [Segment(i, c, categories[c].isthing, 0) for i, c in prediction.category_ids.items()]
             where = f"{where} (prediction {pred_path})"

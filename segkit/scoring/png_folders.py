@@ -8,6 +8,7 @@ from pathlib import Path
 
 from segkit.formats.coco import list_places
 from segkit.utils.errors import DatasetError
+from segkit.utils.file_names import FolderNames
 
 PROBES = 3  # PNGs that are looked for in a folder; any of them is enough, since one may be missing
 
@@ -47,11 +48,4 @@ def find_png_folder(
 
 
 def _holds_any(folder: Path, names: Sequence[str]) -> bool:
-    return any(_is_file(folder / name) for name in names)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or has a NUL
-        return False
+    return any(FolderNames(folder).find(name) for name in names)

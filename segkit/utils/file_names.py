@@ -56,6 +56,17 @@ class FolderNames:
         """
         return self.find(name) or name
 
+    def locate(self, name: str) -> Path:
+        """Give the path of a file.
+
+        Args:
+            name: path in the folder, in any spelling.
+
+        Returns:
+            The path of the file that `resolve` finds.
+        """
+        return self.folder / self.resolve(name)
+
     def explain(self, name: str) -> str:
         """Say what else a missing file may be.
 

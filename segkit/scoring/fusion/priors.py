@@ -11,6 +11,7 @@ from segkit.fusion.occlusion_priors import OcclusionCounter, OcclusionPriors
 from segkit.scoring.png_folders import find_png_folder
 from segkit.structures import ImageId, segmentation_to_rle
 from segkit.utils.errors import DatasetError
+from segkit.utils.file_names import FolderNames
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
 from segkit.utils.process_pool import Progress, map_and_collect_errors
 from segkit.utils.text import abbreviate
@@ -43,11 +44,11 @@ def count_priors(
     """
     ground_truth = coco.read_panoptic(gt_json)
     categories = ground_truth.categories
-    folder = find_png_folder(gt_json, gt_folder, (record.png_name for record in ground_truth.records))
+    pngs = FolderNames(find_png_folder(gt_json, gt_folder, (record.png_name for record in ground_truth.records)))
     objects = None if instances_json is None else _group_by_image(Path(instances_json), ground_truth)
 
     def count(record: PanopticRecord) -> OcclusionCounter:
-        size_hw, png = (record.height, record.width), folder / record.png_name
+        size_hw, png = (record.height, record.width), pngs.locate(record.png_name)
         segmentation = coco.read_segmentation(png, record.segments_info, categories, size_hw, record.image_id)
         masks = None
         if objects is not None:

@@ -24,6 +24,7 @@ from segkit.scoring.fusion.run import fuse_to_dataset
 from segkit.scoring.png_folders import find_png_folder
 from segkit.structures import CategorySet, ImageId
 from segkit.utils.errors import DatasetError
+from segkit.utils.file_names import FolderNames
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
 from segkit.utils.process_pool import Progress, map_and_collect_errors
 from segkit.utils.text import abbreviate
@@ -76,6 +77,10 @@ class SweepData:
         """The saved image of every image_id."""
         return {image.image_id: image for image in self.saved.images}
 
+    @cached_property
+    def _pngs(self) -> FolderNames:
+        return FolderNames(self.gt_folder)
+
     def overlaps(self, record: PanopticRecord, fusions: Sequence[FusionMethod]) -> list[ImageOverlaps]:
         """Fuse an image by each method, and intersect the results with the ground truth.
 
@@ -89,7 +94,7 @@ class SweepData:
         Raises:
             DatasetError: the PNG or the saved outputs cannot be read, or their sizes differ.
         """
-        png = self.gt_folder / record.png_name
+        png = self._pngs.locate(record.png_name)
         infos, image_id = record.segments_info, record.image_id
         ground_truth = coco.read_segmentation(png, infos, self.categories, image_id=image_id)
         image = self.saved_images[image_id]
