@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 # name -> module that defines it
 PUBLIC = {
     "Predictor": "segkit.engine.predictor",
-    "Trainer": "segkit.engine.trainer",
+    "Trainer": "segkit.engine.training.trainer",
     "add_segkit_config": "segkit.config",
     "load_config": "segkit.config",
     "load_dataset": "segkit.data.catalog",

@@ -140,7 +140,22 @@ def _add_keys(cfg: CfgNode) -> None:
     # Checkpoints model_<iteration>.pth that stay, the last N of a training; 0: all. One is written every
     # SOLVER.CHECKPOINT_PERIOD iterations. model_final.pth and model_best.pth always stay.
     cfg.SOLVER.CHECKPOINT_KEEP = 3
-    # "SGD" (Detectron2's, with SOLVER.MOMENTUM and NESTEROV) or "ADAMW".
+
+    # SOLVER.IMS_PER_BATCH images of a step are cut into so many forward passes on each process, whose gradients are
+    # averaged: less memory, the same batch.
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # Type of SOLVER.AMP.ENABLED: "bfloat16", "float16", or "auto": bfloat16 if the device computes in it.
+    cfg.SOLVER.AMP.DTYPE = "auto"
+    # Iterations between two lines of the log. Losses are summed on the device and read back only then.
+    cfg.SOLVER.LOG_PERIOD = 20
+
+    # Training images that cannot be read and are skipped, with a warning each, before the training ends; 0: the first
+    # one ends it.
+    cfg.DATALOADER.MAX_UNREADABLE = 0
+    # Seconds that a worker process may take for its images before the training ends; 0: no limit.
+    cfg.DATALOADER.TIMEOUT_S = 600
+
+    # "SGD" (with SOLVER.MOMENTUM and NESTEROV) or "ADAMW".
     cfg.SOLVER.OPTIMIZER = cfg.SOLVER.get("OPTIMIZER", "SGD")  # other packages have this key too
 
 

@@ -26,7 +26,7 @@ from segkit.engine.run_config import write_run_config
 from segkit.engine.run_lock import RunLock, RunLockHook, hold_run_folder
 from segkit.engine.setup import prepare_config
 from segkit.engine.terminal_log import keep_records, shorten_terminal_log, write_records
-from segkit.engine.trainer import Trainer
+from segkit.engine.training.trainer import Trainer
 from segkit.utils.config_files import find_config_file
 from segkit.utils.errors import ConfigError
 from segkit.utils.files import convert_write_errors
@@ -151,7 +151,7 @@ def train(cfg: CfgNode, *, resume: bool = False, lock: RunLock | None = None) ->
     trainer.register_hooks([RunLockHook(lock)] if lock else [])
     trainer.resume_or_load(resume=resume)
     trainer.train()
-    return getattr(trainer, "_last_eval_results", None)
+    return trainer.results
 
 
 def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
         resume: evaluate the last checkpoint of OUTPUT_DIR instead, if there is one.
 
     Returns:
-        The results, see `Trainer.test`.
+        The results, see `evaluate_model`.
 
     Raises:
         ConfigError: the weights know the classes of a dataset in another order.

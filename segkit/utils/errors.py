@@ -39,3 +39,7 @@ class CheckpointError(SegkitError):
 
 class JobError(SegkitError):
     """A process of a job that did not start, is stopped, or does not answer the other processes."""
+
+
+class TrainingError(SegkitError):
+    """A training that cannot go on: its losses, processes or worker processes fail."""

@@ -22,7 +22,7 @@ from segkit.cli.main import main
 from segkit.data.catalog import register_dataset
 from segkit.data.ground_truth import read_segmentation
 from segkit.data.toy import dataset as toy
-from segkit.engine import register, trainer
+from segkit.engine import model_evaluation, register
 from segkit.engine.run_lock import hold_run_folder
 from segkit.engine.setup import prepare_config
 from segkit.formats import png
@@ -253,7 +253,7 @@ def test_every_process_evaluates_with_the_statistics_of_the_first(monkeypatch: p
     sent: list[tuple[int, int]] = []
     monkeypatch.setattr(comm, "get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "broadcast", lambda buffer, src: sent.append((buffer.data_ptr(), src)))
-    trainer._broadcast_buffers(model)
+    model_evaluation.broadcast_buffers(model)
     assert sent == [(buffer.data_ptr(), 0) for buffer in model.buffers()]
 
 

@@ -1,0 +1,354 @@
+"""The training of a config: model, loader, optimizer and hooks, and the loop over its steps."""
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import detectron2.utils.comm as comm
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import create_ddp_model, hooks
+from detectron2.engine.train_loop import HookBase, TrainerBase
+from detectron2.modeling import build_model
+from detectron2.solver import LRMultiplier, build_lr_scheduler
+from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter, JSONWriter, TensorboardXWriter
+
+from segkit.config import with_segkit_keys
+from segkit.data.catalog import load_dataset, load_datasets
+from segkit.data.class_counts import resolve_class_counts
+from segkit.engine.checkpoints.checkpointer import SafeCheckpointer
+from segkit.engine.model_evaluation import build_test_loader, evaluate_model
+from segkit.engine.training.classes import CategoriesInCheckpoint
+from segkit.engine.training.data import build_train_loader
+from segkit.engine.training.flags import FlagExchange
+from segkit.engine.training.hooks import Checkpoints, Evaluation
+from segkit.engine.training.loader import TrainingLoader
+from segkit.engine.training.losses import LossSums
+from segkit.engine.training.optimizers import build_optimizer
+from segkit.engine.training.seeds import STEP, seed_generators
+from segkit.engine.training.step import TrainingStep
+from segkit.engine.training.stop import StopRequest
+from segkit.utils.errors import CheckpointError
+from segkit.utils.signals import Terminated
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1  # of the state in checkpoints
+
+
+class Trainer(TrainerBase):
+    """Trains as a config says, from its weights or from the last checkpoint of its folder.
+
+    Everything that a later step depends on is in `state_dict`, or follows from the seed and the number of the step:
+    a training that is interrupted and resumed has the same weights, to the bit, as one that is not.
+
+    Hooks are Detectron2's `HookBase`; `build_*` and `test` may be replaced by a subclass, as in `DefaultTrainer`.
+
+    Args:
+        cfg: config of `prepare_config`, or of `add_segkit_config` with DATASETS.TRAIN.
+
+    Attributes:
+        cfg: the config, with its class counts.
+        model: the model, in DistributedDataParallel if there are more processes than one.
+        optimizer: its optimizer.
+        scheduler: of the learning rate.
+        loader: gives this process's images.
+        results: of the last evaluation; None if there was none.
+        is_finished: the last iteration is done.
+
+    Raises:
+        ConfigError: a class count contradicts the dataset, or the datasets contradict each other.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        super().__init__()
+        self.cfg = cfg = _with_class_counts(cfg)
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        self.seed = choose_seed(cfg)
+        seed_generators(self.seed)
+        model = self.build_model(cfg)
+        _log_size(cfg, model)
+        self.optimizer = self.build_optimizer(cfg, model)
+        self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
+        self.loader = self.data_loader = self.build_train_loader(cfg, self.seed)
+        self.model = _distribute(model)
+        self.model.train()
+        device = next(self.model.parameters()).device
+        self.flags = FlagExchange(device)
+        self.step = TrainingStep(cfg, self.model, self.optimizer, self.flags, self.after_backward)
+        self.losses = LossSums()
+        self.results: dict[str, Any] | None = None
+        self.is_finished = False
+        self.stop_request = StopRequest()
+        self._stop_signal, self._data_time = 0, 0.0
+        self._saved_iter = -1
+        categories = load_dataset(cfg.DATASETS.TRAIN[0]).categories
+        classes = CategoriesInCheckpoint(categories, cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS, cfg.PLUGINS)
+        states: dict[str, Any] = {"trainer": weakref.proxy(self), "segkit": classes}
+        self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, keep=cfg.SOLVER.CHECKPOINT_KEEP, **states)
+        self.register_hooks(self.build_hooks())
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Continue from the newest checkpoint of OUTPUT_DIR, or load MODEL.WEIGHTS to start from.
+
+        Args:
+            resume: continue, if there is a checkpoint.
+        """
+        resumes = resume and self.checkpointer.has_checkpoint()
+        self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if resumes:
+            self.start_iter = self._saved_iter + 1
+
+    def train(self) -> None:
+        """Train up to SOLVER.MAX_ITER, or until a signal asks for the end.
+
+        Raises:
+            Terminated: SIGTERM or SIGUSR2 came; the training is saved.
+        """
+        with EventStorage(self.start_iter) as self.storage, self.stop_request:
+            logger.info("Starting training from iteration %d", self.start_iter)
+            self.iter = self.start_iter
+            try:
+                self.before_train()
+                for iteration in range(self.start_iter, self.max_iter):
+                    self.iter = iteration
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                    if self._stop_signal:
+                        self.save()
+                        break
+                else:
+                    self.iter, self.is_finished = self.max_iter, True
+            finally:
+                self.loader.close()
+                self.after_train()
+        if self._stop_signal:
+            raise Terminated(self._stop_signal)
+
+    def run_step(self) -> None:
+        """Take one step: see `TrainingStep`."""
+        seed_generators(self.seed, STEP, self.iter, comm.get_rank())
+        begin = time.perf_counter()
+        try:
+            parts = self.loader.next_step()
+            self._data_time += time.perf_counter() - begin
+            result = self.step(self.iter, parts, self.stop_request.number, len(self.loader.unreadable))
+        except RuntimeError as error:
+            if (problem := self.loader.explain(error)) is None:
+                raise
+            raise problem from error
+        self.losses.add(result.losses)
+        for flags in self.flags.read():
+            self._stop_signal = self._stop_signal or flags.stop_signal
+        self._log()
+
+    def save(self) -> None:
+        """Write the checkpoint of this iteration, unless it is written; the main process writes."""
+        if self._saved_iter != self.iter and comm.is_main_process():
+            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+        self._saved_iter = self.iter
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the following steps depend on, beside the model.
+
+        Returns:
+            Numbers, texts and tensors.
+        """
+        state = {"version": VERSION, "seed": self.seed, "processes": comm.get_world_size(), **super().state_dict()}
+        state |= {"data": self.loader.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {**state, "scheduler": self.scheduler.state_dict(), "scaler": self.step.scaler.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state. Learning rates, weight decay and the schedule are those of the config.
+
+        Args:
+            state: of `state_dict`.
+
+        Raises:
+            CheckpointError: the state is of another trainer or version.
+        """
+        if state.get("version") != VERSION:
+            problem = f"expected a training state of version {VERSION}, got {state.get('version')}"
+            remedy = "start from its weights: MODEL.WEIGHTS, without --resume"
+            raise CheckpointError(problem, remedy=remedy)
+        super().load_state_dict(dict(state))
+        self._saved_iter = self.iter
+        self.seed = state["seed"]
+        if state["processes"] != comm.get_world_size():
+            logger.warning("the checkpoint is of %d processes, now %d", state["processes"], comm.get_world_size())
+        self.loader.load_state_dict(state["data"])
+        _load_optimizer(self.optimizer, state["optimizer"])
+        _load_scheduler(self.scheduler, state["scheduler"], self.iter + 1)
+        self.step.scaler.load_state_dict(state["scaler"])
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Build the hooks: timing, learning rate, checkpoints, evaluation, logs.
+
+        Returns:
+            The hooks in the order in which they are called. Checkpoints come before the evaluation: if it fails, the
+            checkpoint is there.
+        """
+        cfg = self.cfg
+        built: list[HookBase | None] = [hooks.IterationTimer(), hooks.LRScheduler(scheduler=self.scheduler)]
+        built += [Checkpoints(cfg.SOLVER.CHECKPOINT_PERIOD), Evaluation(cfg.TEST.EVAL_PERIOD)]
+        if comm.is_main_process():
+            built.append(hooks.PeriodicWriter(self.build_writers(), period=cfg.SOLVER.LOG_PERIOD))
+        return built
+
+    def build_writers(self) -> list[EventWriter]:
+        """Build the writers for the terminal, TensorBoard and `training.jsonl`. `metrics.json` is kept for the results.
+
+        Returns:
+            The writers.
+        """
+        output = Path(self.cfg.OUTPUT_DIR)
+        output.mkdir(parents=True, exist_ok=True)
+        log = JSONWriter(str(output / "training.jsonl"))
+        return [CommonMetricPrinter(self.max_iter), log, TensorboardXWriter(str(output))]
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
+        """Build the model.
+
+        Args:
+            cfg: config of `prepare_config`.
+
+        Returns:
+            The model, on its device.
+        """
+        return build_model(cfg)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """Build the optimizer, see `build_optimizer`.
+
+        Args:
+            cfg: config of `prepare_config`.
+            model: the model.
+
+        Returns:
+            The optimizer.
+        """
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
+        """Build the schedule of the learning rate.
+
+        Args:
+            cfg: config of `prepare_config`.
+            optimizer: whose learning rates it sets.
+
+        Returns:
+            A scheduler of torch.
+        """
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode, seed: int) -> TrainingLoader:
+        """Build the loader, see `build_train_loader`.
+
+        Args:
+            cfg: config of `prepare_config`.
+            seed: of the run.
+
+        Returns:
+            The loader.
+        """
+        return build_train_loader(cfg, seed)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """Build the loader of a test dataset, see `build_test_loader`.
+
+        Args:
+            cfg: config of `prepare_config`.
+            dataset_name: one of DATASETS.TEST.
+
+        Returns:
+            The loader.
+        """
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> dict[str, Any]:
+        """Evaluate on every dataset of DATASETS.TEST, see `evaluate_model`.
+
+        Args:
+            cfg: config of `prepare_config`.
+            model: the model.
+            evaluators: evaluators to use instead of those of the config.
+
+        Returns:
+            The results.
+        """
+        return evaluate_model(cfg, model, evaluators, cls.build_test_loader)
+
+    def _log(self) -> None:
+        """Put the means of the last LOG_PERIOD steps into the storage; every process must call it."""
+        period = self.cfg.SOLVER.LOG_PERIOD
+        steps = (self.iter - self.start_iter) % period + 1
+        if (self.iter + 1) % period and self.iter + 1 < self.max_iter:
+            return
+        self.storage.put_scalar("data_time", self._data_time / min(steps, period))
+        self.storage.put_scalars(**self.losses.read())
+        self._data_time = 0.0
+
+
+def choose_seed(cfg: CfgNode) -> int:
+    """Choose the seed of a run.
+
+    Args:
+        cfg: any config.
+
+    Returns:
+        SEED, or if it is negative a random number, the same on all processes.
+    """
+    return int(cfg.SEED) if cfg.SEED >= 0 else int(comm.shared_random_seed())
+
+
+def _with_class_counts(cfg: CfgNode) -> CfgNode:
+    """A copy whose class counts are those of the training dataset, as `prepare_config` sets them."""
+    cfg = with_segkit_keys(cfg).clone()
+    cfg.defrost()
+    resolve_class_counts(cfg, load_datasets(cfg.DATASETS.TRAIN)[0])
+    cfg.freeze()
+    return cfg
+
+
+def _distribute(model: torch.nn.Module) -> torch.nn.Module:
+    # On the CPU, where gloo synchronises the gradients, device_ids must not be given.
+    ids = {} if next(model.parameters()).is_cuda else {"device_ids": None}
+    distributed: torch.nn.Module = create_ddp_model(model, broadcast_buffers=False, gradient_as_bucket_view=True, **ids)
+    return distributed
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load the momenta; the hyperparameters stay those of the config."""
+    options = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, values in zip(optimizer.param_groups, options, strict=True):
+        group.update(values)
+
+
+def _load_scheduler(scheduler: Any, state: dict[str, Any], steps: int) -> None:
+    """Set the learning rates of the next step."""
+    if isinstance(scheduler, LRMultiplier):  # they follow from the config and the number of the step
+        scheduler.last_epoch = steps
+        for group, lr in zip(scheduler.optimizer.param_groups, scheduler.get_lr(), strict=True):
+            group["lr"] = lr
+    else:
+        scheduler.load_state_dict(state)
+
+
+def _log_size(cfg: CfgNode, model: torch.nn.Module) -> None:
+    numbers = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    total, trained = sum(n for n, _ in numbers) / 1e6, sum(n for n, is_trained in numbers if is_trained) / 1e6
+    text = "%s: %.1f million weights, %.1f million of them trained, on %s"
+    logger.info(text, cfg.MODEL.META_ARCHITECTURE, total, trained, cfg.MODEL.DEVICE)
