@@ -110,11 +110,13 @@ class TrainingLoader:
         return samples
 
     def close(self) -> None:
-        """End the workers. They ignore SIGTERM, see `ignore_signals`."""
-        self._iterator = None
+        """End the workers; those that do not end by themselves in seconds, being stopped for example, are killed."""
+        # torch would do it whenever the iterator is collected, and takes a worker that ends before for one that failed.
+        getattr(self._iterator, "_shutdown_workers", lambda: None)()
         for process in self._processes:
-            process.kill()
-        self._processes = []
+            if process.is_alive():
+                process.kill()
+        self._iterator, self._processes = None, []
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the stream.
@@ -184,7 +186,7 @@ class TrainingLoader:
         ended = [f"{process.pid} (exit code {process.exitcode})" for process in self._processes if process.exitcode]
         if ended:
             remedy = "look for a lack of memory or of /dev/shm, or lower DATALOADER.NUM_WORKERS"
-            return TrainingError(f"a loader's worker process has ended: {abbreviate(ended)}", remedy=remedy)
+            return TrainingError(f"a loader's worker process has ended: {', '.join(ended)}", remedy=remedy)
         if "DataLoader timed out" in str(error):
             pids = [process.pid for process in self._processes]
             problem = f"the loader's worker processes {pids} have given no images for {self.timeout_s:g} s"
