@@ -149,6 +149,9 @@ def _add_keys(cfg: CfgNode) -> None:
     # Iterations between two lines of the log. Losses are summed on the device and read back only then.
     cfg.SOLVER.LOG_PERIOD = 20
 
+    # Steps with a loss or gradient that is not finite, which are skipped, with a warning each, before the training ends.
+    cfg.SOLVER.MAX_SKIPPED_STEPS = 10
+
     # Training images that cannot be read and are skipped, with a warning each, before the training ends; 0: the first
     # one ends it.
     cfg.DATALOADER.MAX_UNREADABLE = 0

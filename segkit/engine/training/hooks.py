@@ -26,7 +26,7 @@ class Checkpoints(HookBase):
         """See base class."""
         if self.period > 0 and (self.trainer.iter + 1) % self.period == 0:
             self.trainer.save()
-        if self.trainer.iter + 1 >= self.trainer.max_iter and comm.is_main_process():
+        if self.trainer.iter + 1 >= self.trainer.max_iter:
             self.trainer.checkpointer.save(FINAL_WEIGHTS.partition(".")[0], iteration=self.trainer.iter)
 
 

@@ -25,6 +25,7 @@ from segkit.engine.checkpoints.checkpointer import SafeCheckpointer
 from segkit.engine.model_evaluation import build_test_loader, evaluate_model
 from segkit.engine.training.classes import CategoriesInCheckpoint
 from segkit.engine.training.data import build_train_loader
+from segkit.engine.training.faults import FaultGuard
 from segkit.engine.training.flags import FlagExchange
 from segkit.engine.training.hooks import Checkpoints, Evaluation
 from segkit.engine.training.loader import TrainingLoader
@@ -82,6 +83,8 @@ class Trainer(TrainerBase):
         self.flags = FlagExchange(device)
         self.step = TrainingStep(cfg, self.model, self.optimizer, self.flags, self.after_backward)
         self.losses = LossSums()
+        limits = cfg.SOLVER.MAX_SKIPPED_STEPS, comm.get_rank(), self.flags.lag, cfg.DATALOADER.MAX_UNREADABLE
+        self.faults = FaultGuard(Path(cfg.OUTPUT_DIR), *limits)
         self.results: dict[str, Any] | None = None
         self.is_finished = False
         self.stop_request = StopRequest()
@@ -124,6 +127,7 @@ class Trainer(TrainerBase):
                         self.save()
                         break
                 else:
+                    self._read_flags(everything=True)
                     self.iter, self.is_finished = self.max_iter, True
             finally:
                 self.loader.close()
@@ -144,13 +148,13 @@ class Trainer(TrainerBase):
                 raise
             raise problem from error
         self.losses.add(result.losses)
-        for flags in self.flags.read():
-            self._stop_signal = self._stop_signal or flags.stop_signal
+        self.faults.remember(self.iter, parts, result.part_losses, self.optimizer.param_groups[0]["lr"])
+        self._read_flags()
         self._log()
 
     def save(self) -> None:
         """Write the checkpoint of this iteration, unless it is written; the main process writes."""
-        if self._saved_iter != self.iter and comm.is_main_process():
+        if self._saved_iter != self.iter:
             self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
         self._saved_iter = self.iter
 
@@ -161,7 +165,7 @@ class Trainer(TrainerBase):
             Numbers, texts and tensors.
         """
         state = {"version": VERSION, "seed": self.seed, "processes": comm.get_world_size(), **super().state_dict()}
-        state |= {"data": self.loader.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state |= {"data": self.loader.state_dict(), "optimizer": self.optimizer.state_dict(), "skipped": self.faults.skipped}
         return {**state, "scheduler": self.scheduler.state_dict(), "scaler": self.step.scaler.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -179,7 +183,7 @@ class Trainer(TrainerBase):
             raise CheckpointError(problem, remedy=remedy)
         super().load_state_dict(dict(state))
         self._saved_iter = self.iter
-        self.seed = state["seed"]
+        self.seed, self.faults.skipped = state["seed"], state["skipped"]
         if state["processes"] != comm.get_world_size():
             logger.warning("the checkpoint is of %d processes, now %d", state["processes"], comm.get_world_size())
         self.loader.load_state_dict(state["data"])
@@ -289,6 +293,11 @@ class Trainer(TrainerBase):
             The results.
         """
         return evaluate_model(cfg, model, evaluators, cls.build_test_loader)
+
+    def _read_flags(self, everything: bool = False) -> None:
+        for flags in self.flags.read(everything):
+            self._stop_signal = self._stop_signal or flags.stop_signal
+            self.faults.check(flags, self.checkpointer.model, self.seed)
 
     def _log(self) -> None:
         """Put the means of the last LOG_PERIOD steps into the storage; every process must call it."""

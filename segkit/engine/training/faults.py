@@ -1,0 +1,186 @@
+"""Steps whose loss or gradient is not finite: named, written to a file for `segkit train --replay`, and counted."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
+
+from segkit.engine.checkpoints.safe_load import load_torch, to_plain_data
+from segkit.engine.training.flags import StepFlags
+from segkit.utils.errors import CheckpointError, DatasetError, TrainingError
+from segkit.utils.files import replacing
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "faults"
+MOST_FILES = 3  # of one process: each holds the model's weights
+
+
+class _Step(NamedTuple):
+    iteration: int
+    parts: Sequence[Sequence[Mapping[str, Any]]]
+    losses: Sequence[Mapping[str, torch.Tensor]]
+    lr: float
+
+
+class FaultGuard:
+    """Reports the steps that were skipped, and ends the training after too many.
+
+    All processes see the same flags, so that they end at the same step.
+
+    Args:
+        output_dir: the run's folder.
+        most_skipped: SOLVER.MAX_SKIPPED_STEPS.
+        rank: of this process.
+        lag: of the flags.
+        most_unreadable: DATALOADER.MAX_UNREADABLE.
+
+    Attributes:
+        skipped: number of steps that were skipped.
+    """
+
+    def __init__(self, output_dir: Path, most_skipped: int, rank: int, lag: int, most_unreadable: int = 0) -> None:
+        self.output_dir, self.most_skipped, self.most_unreadable = output_dir, most_skipped, most_unreadable
+        self.rank = rank
+        self.skipped = self._files = 0
+        self._recent: deque[_Step] = deque(maxlen=lag + 1)
+
+    def remember(self, iteration: int, parts: Sequence[Any], losses: Sequence[Any], lr: float) -> None:
+        """Keep the images of a step until its flags are known.
+
+        Args:
+            iteration: of the step.
+            parts: the inputs of its forward passes.
+            losses: of its forward passes.
+            lr: the learning rate.
+        """
+        self._recent.append(_Step(iteration, parts, losses, lr))
+
+    def check(self, flags: StepFlags, model: torch.nn.Module, seed: int) -> None:
+        """Report a step that was skipped.
+
+        Args:
+            flags: of the step.
+            model: whose weights were not changed by the step.
+            seed: of the run.
+
+        Raises:
+            TrainingError: too many steps were skipped, or too many images cannot be read.
+        """
+        if self.most_unreadable and flags.unreadable > self.most_unreadable:
+            problem = f"a process has skipped {flags.unreadable} images that cannot be read"
+            remedy = "the log names them: run `segkit data check`, or raise DATALOADER.MAX_UNREADABLE"
+            raise TrainingError(problem, remedy=remedy)
+        if not (flags.bad_loss or flags.bad_gradient):
+            return
+        self.skipped += 1
+        step = next(step for step in self._recent if step.iteration == flags.iteration)
+        message = self._describe(step, flags) + self._write(step, model, seed)
+        if self.skipped > self.most_skipped:
+            problem = f"{message}; {self.skipped} steps were skipped so far"
+            remedy = "lower SOLVER.BASE_LR, clip gradients, or raise SOLVER.MAX_SKIPPED_STEPS"
+            raise TrainingError(problem, remedy=remedy)
+        logger.warning("%s; the step is skipped (%d of at most %d)", message, self.skipped, self.most_skipped)
+
+    def _describe(self, step: _Step, flags: StepFlags) -> str:
+        images = [sample.get("image_id") for part in step.parts for sample in part]
+        where = f"iteration {step.iteration}, learning rate {step.lr:.3g}"
+        terms = _list_terms(step.losses)
+        if terms:
+            return f"{where}: {', '.join(terms)} with the images {images} of process {self.rank} ({socket.gethostname()})"
+        if flags.bad_loss:
+            return f"{where}: a loss of another process is not finite; that process names it"
+        return f"{where}: the losses are finite, but a gradient is not; images {images} of process {self.rank}"
+
+    def _write(self, step: _Step, model: torch.nn.Module, seed: int) -> str:
+        """Write the step for a replay; what to add to the message."""
+        if self._files >= MOST_FILES or not _list_terms(step.losses):
+            return ""
+        path = self.output_dir / FOLDER / f"iteration_{step.iteration:07d}_process_{self.rank}.pth"
+        parts = [[_encode(sample) for sample in part] for part in step.parts]
+        state = {"iteration": step.iteration, "rank": self.rank, "seed": seed, "parts": parts}
+        try:
+            with replacing(path) as temporary:
+                torch.save(to_plain_data({**state, "model": model.state_dict()}), temporary)
+        except (DatasetError, OSError, RuntimeError, ValueError) as error:  # the training matters more than this file
+            return f" (the images could not be saved: {error})"
+        self._files += 1
+        return f"; `segkit train --replay {path}` runs it again"
+
+
+class Replay(NamedTuple):
+    """A step that was saved.
+
+    Attributes:
+        iteration: its number.
+        rank: of the process.
+        seed: of the run.
+        parts: inputs of the forward passes.
+        model: state dict of the model.
+    """
+
+    iteration: int
+    rank: int
+    seed: int
+    parts: list[list[dict[str, Any]]]
+    model: dict[str, torch.Tensor]
+
+
+def load_replay(path: str | Path) -> Replay:
+    """Read a step that a `FaultGuard` has saved.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The step.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or another one.
+    """
+    state = load_torch(path)
+    if not {"iteration", "rank", "seed", "parts", "model"} <= state.keys():
+        remedy = f"give a file of the folder {FOLDER} of a run"
+        raise CheckpointError("expected a step that a training has saved", where=path, remedy=remedy)
+    parts = [[_decode(sample) for sample in part] for part in state["parts"]]
+    return Replay(state["iteration"], state["rank"], state["seed"], parts, state["model"])
+
+
+def _list_terms(losses: Sequence[Mapping[str, torch.Tensor]]) -> list[str]:
+    values = {name: value.item() for part in losses for name, value in part.items()}
+    return [f"{name} is {value}" for name, value in values.items() if not np.isfinite(value)]
+
+
+def _encode(value: Any) -> Any:
+    """Structures of Detectron2 as dicts and tensors, which can be read without running code."""
+    if isinstance(value, Instances):
+        fields = {name: _encode(field) for name, field in value.get_fields().items()}
+        return {"type": "Instances", "size": list(value.image_size), "fields": fields}
+    if isinstance(value, (Boxes, BitMasks)):
+        return {"type": type(value).__name__, "tensor": value.tensor}
+    if isinstance(value, PolygonMasks):
+        return {"type": "PolygonMasks", "polygons": [[torch.as_tensor(p) for p in each] for each in value.polygons]}
+    if isinstance(value, Mapping):
+        return {str(key): _encode(each) for key, each in value.items() if not callable(each)}
+    return value
+
+
+def _decode(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    kind = value.get("type")
+    if kind == "Instances":
+        return Instances(tuple(value["size"]), **{name: _decode(field) for name, field in value["fields"].items()})
+    if kind in ("Boxes", "BitMasks"):
+        return {"Boxes": Boxes, "BitMasks": BitMasks}[kind](value["tensor"])
+    if kind == "PolygonMasks":
+        return PolygonMasks([[np.asarray(polygon) for polygon in each] for each in value["polygons"]])
+    return {key: _decode(each) for key, each in value.items()}
