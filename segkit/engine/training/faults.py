@@ -95,7 +95,9 @@ class FaultGuard:
         where = f"iteration {step.iteration}, learning rate {step.lr:.3g}"
         terms = _list_terms(step.losses)
         if terms:
-            return f"{where}: {', '.join(terms)} with the images {images} of process {self.rank} ({socket.gethostname()})"
+            return (
+                f"{where}: {', '.join(terms)} with the images {images} of process {self.rank} ({socket.gethostname()})"
+            )
         if flags.bad_loss:
             return f"{where}: a loss of another process is not finite; that process names it"
         return f"{where}: the losses are finite, but a gradient is not; images {images} of process {self.rank}"

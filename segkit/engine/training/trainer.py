@@ -165,7 +165,11 @@ class Trainer(TrainerBase):
             Numbers, texts and tensors.
         """
         state = {"version": VERSION, "seed": self.seed, "processes": comm.get_world_size(), **super().state_dict()}
-        state |= {"data": self.loader.state_dict(), "optimizer": self.optimizer.state_dict(), "skipped": self.faults.skipped}
+        state |= {
+            "data": self.loader.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "skipped": self.faults.skipped,
+        }
         return {**state, "scheduler": self.scheduler.state_dict(), "scaler": self.step.scaler.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
