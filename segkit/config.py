@@ -149,7 +149,7 @@ def _add_keys(cfg: CfgNode) -> None:
     # Iterations between two lines of the log. Losses are summed on the device and read back only then.
     cfg.SOLVER.LOG_PERIOD = 20
 
-    # Steps with a loss or gradient that is not finite, which are skipped, with a warning each, before the training ends.
+    # Steps with a loss or gradient that is not finite: they are skipped, with a warning each, up to so many.
     cfg.SOLVER.MAX_SKIPPED_STEPS = 10
 
     # Training images that cannot be read and are skipped, with a warning each, before the training ends; 0: the first

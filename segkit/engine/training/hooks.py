@@ -9,7 +9,7 @@ import detectron2.utils.comm as comm
 from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 
-from segkit.engine.run_config import FINAL_WEIGHTS
+from segkit.engine.checkpoints.newest import FINAL_WEIGHTS
 
 
 class Checkpoints(HookBase):

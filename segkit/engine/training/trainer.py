@@ -12,9 +12,8 @@ from typing import Any
 import detectron2.utils.comm as comm
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import create_ddp_model, hooks
+from detectron2.engine import DefaultTrainer, create_ddp_model, hooks
 from detectron2.engine.train_loop import HookBase, TrainerBase
-from detectron2.modeling import build_model
 from detectron2.solver import LRMultiplier, build_lr_scheduler
 from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter, JSONWriter, TensorboardXWriter
 
@@ -230,7 +229,8 @@ class Trainer(TrainerBase):
         Returns:
             The model, on its device.
         """
-        return build_model(cfg)
+        model: torch.nn.Module = DefaultTrainer.build_model(cfg)  # it writes the structure to log.txt
+        return model
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:

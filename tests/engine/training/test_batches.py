@@ -39,7 +39,7 @@ def test_repeats_are_kept_whole_and_drawn_in_part() -> None:
     first_epoch = [(draw.image, draw.repetition) for draw in draws if draw.epoch == 0]
     assert first_epoch[:3] == [(0, 0), (0, 1), (2, 0)]
     counts = Counter(draw.image for draw in draws if draw.epoch < 100)
-    assert counts[0] == 200 and counts[1] == 0
+    assert (counts[0], counts[1]) == (200, 0)
     assert 130 <= counts[2] <= 170  # 100 and half of 100, a standard deviation of 5
 
 
