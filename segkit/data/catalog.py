@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -16,11 +18,21 @@ from segkit.structures import IGNORE_LABEL, CategorySet
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.text import find_similar
 
+BUILTIN_PREFIX = "segkit_"  # of the datasets that segkit knows by name
 DATASET_NAME = re.compile(r"\w[\w.-]*")  # results are written to a folder of this name
 
 _loaders: dict[str, Callable[[], Dataset]] = {}
 _known_categories: dict[str, CategorySet] = {}
 _loaded: dict[str, tuple[Callable[[], Any], Dataset]] = {}  # name -> (its function in DatasetCatalog, what it gave)
+
+
+def dataset_root() -> Path:
+    """Get the folder of the datasets by name, as Detectron2 does.
+
+    Returns:
+        $DETECTRON2_DATASETS, or `datasets`.
+    """
+    return Path(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets")))
 
 
 def register_dataset(name: str, load: Callable[[], Dataset], categories: CategorySet | None = None) -> None:
@@ -100,7 +112,7 @@ def load_dataset(name: str) -> Dataset:
     function = DatasetCatalog[name]
     if name not in _loaded or _loaded[name][0] is not function:  # a notebook may register a name again
         if name in _loaders:
-            dataset = _loaders[name]()
+            dataset = _load(name)
             MetadataCatalog.get(name).set(**_build_metadata(dataset))
         else:
             dataset = load_registered_dataset(name)
@@ -108,6 +120,17 @@ def load_dataset(name: str) -> Dataset:
             raise DatasetError(f"the dataset {name!r} has no image", remedy="check its annotation file")
         _loaded[name] = function, dataset
     return _loaded[name][1]
+
+
+def _load(name: str) -> Dataset:
+    """Load a dataset of segkit; a missing folder of all datasets by name is said to be that."""
+    try:
+        return _loaders[name]()
+    except DatasetError as error:
+        if not name.startswith(BUILTIN_PREFIX) or dataset_root().is_dir():
+            raise
+        place = f"datasets by name are below {dataset_root().absolute()}, which does not exist"
+        raise DatasetError(f"{error}: {place}", remedy="set DETECTRON2_DATASETS to their folder") from None
 
 
 def get_categories(name: str) -> CategorySet:

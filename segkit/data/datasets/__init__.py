@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from segkit.data.catalog import dataset_root
 from segkit.data.datasets import ade20k, cityscapes, coco, decathlon, label_maps, toy, voc
 
 _default_root: Path | None = None  # `dataset_root()` at the last call of `register_datasets`
-
-
-def dataset_root() -> Path:
-    """Get the folder of datasets, as Detectron2 does.
-
-    Returns:
-        $DETECTRON2_DATASETS, or `datasets`.
-    """
-    return Path(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets")))
 
 
 def register_datasets(root: str | Path | None = None) -> None:

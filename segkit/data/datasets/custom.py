@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segkit.data.catalog import register_dataset, register_files
+from segkit.data.catalog import BUILTIN_PREFIX, register_dataset, register_files
 from segkit.data.dataset import Dataset
 from segkit.data.loaders.readers import TRAINING_READERS, load_reader_dataset
 from segkit.formats.detection import detect_format
@@ -19,7 +19,6 @@ from segkit.utils.errors import ConfigError
 from segkit.utils.text import suggest
 
 WHERE = "DATASETS.CUSTOM"
-BUILTIN_PREFIX = "segkit_"
 AUTO = "auto"  # the format that is to be found
 # Arguments of `register_panoptic`: options of the format coco-panoptic.
 PANOPTIC_OPTIONS = {

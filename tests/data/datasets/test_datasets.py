@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,17 @@ def test_ade20k_prepared_for_mask2former_is_read_unchanged(root: Path) -> None:
     content = {"images": [image], "annotations": [annotation], "categories": categories}
     (folder / "ade20k_panoptic_train.json").write_text(json.dumps(content))
     assert [c.category_id for c in load_dataset("segkit_ade20k_panoptic_train").categories.stuff] == [0]
+
+
+def test_a_missing_folder_of_all_datasets_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the config of a run is used from another folder, and DETECTRON2_DATASETS is relative."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DETECTRON2_DATASETS", "mine")
+    register_datasets()
+    message = f"below {tmp_path}/mine, which does not exist; set DETECTRON2_DATASETS to their folder"
+    with pytest.raises(DatasetError, match=rf"instances_val2017\.json.*{re.escape(message)}"):
+        load_dataset("segkit_coco_2017_val")
+    Path("mine").mkdir()
+    with pytest.raises(DatasetError, match=r"instances_val2017\.json") as raised:
+        load_dataset("segkit_coco_2017_val")
+    assert "DETECTRON2_DATASETS" not in str(raised.value)
