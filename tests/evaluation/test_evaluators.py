@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from segkit.data.catalog import load_dataset
 from segkit.data.dataset import Dataset
 from segkit.data.datasets import cityscapes as cityscapes_names
 from segkit.data.ground_truth import GroundTruth
+from segkit.engine.training.hooks import select_numbers
 from segkit.evaluation import EVALUATORS, build_evaluators
 from segkit.evaluation.predictions import get_instance_masks, get_panoptic_prediction
 from segkit.evaluation.semantic import SemanticEvaluator
 from segkit.formats import coco, head_outputs
 from segkit.metrics import PanopticQuality, SemanticIoU
 from segkit.metrics.semantic_comparison import compare_semantic_iou
+from segkit.metrics.undefined import add_notes
 from segkit.modeling.lazy_dict import LazyDict, LazyValue
 from segkit.scoring import counts_file
 from segkit.scoring.instances import score_instances
@@ -33,7 +36,7 @@ from segkit.scoring.panoptic import score_panoptic
 from segkit.structures import NO_THING, HeadOutputs, SemanticScores
 from segkit.utils.errors import ConfigError
 from tests.helpers.cityscapes_tree import write_instance_ids
-from tests.helpers.coco_datasets import load_coco_panoptic
+from tests.helpers.coco_datasets import load_coco_instances, load_coco_panoptic
 from tests.helpers.ground_truth_model import PANOPTIC_RCNN, GroundTruthModel, evaluate
 
 
@@ -171,6 +174,19 @@ def test_a_model_is_evaluated_by_its_outputs(dataset: Dataset, tmp_path: Path) -
     assert set(evaluate(dataset, tmp_path, outputs=("instances",))) == {"bbox", "segm"}
     assert not (tmp_path / "panoptic.json").exists()
     assert set(evaluate(dataset, tmp_path / "b", outputs=("sem_seg",))) == {"sem_seg"}
+
+
+def test_things_alone_have_no_metric_of_stuff_and_no_semantic_iou(toy_folder: Path, tmp_path: Path) -> None:
+    """They are one semantic class, which every prediction has right."""
+    cells = load_coco_instances("cells", toy_folder / "instances.json", toy_folder / "images")
+    cells = replace(cells, metrics=("panoptic_quality", "semantic_iou"))
+    results = evaluate(cells, tmp_path)
+    assert results["panoptic_seg"]["PQ"] == 100
+    assert results["panoptic_seg"]["PQ_st"] is results["sem_seg"]["mIoU"] is None
+    notes = add_notes(results, cells.categories)["notes"]
+    assert "panoptic_seg PQ_st is undefined: the dataset has no classes of stuff" in notes
+    assert "sem_seg mIoU is undefined: there is only the class 'things', which every prediction has right" in notes
+    assert select_numbers({**results, "notes": notes})["panoptic_seg"]["PQ"] == 100
 
 
 def test_empty_predictions_score_0_and_are_exported(dataset: Dataset, tmp_path: Path) -> None:
