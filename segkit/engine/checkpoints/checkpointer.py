@@ -83,6 +83,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         if path:
             require_weights(path)
         self._loading = (path, strict)
+        self._restores_all = strict and checkpointables is None
         try:
             return super().load(path, checkpointables)
         except (AssertionError, AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
@@ -159,7 +160,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         self._check_finite(data, target)
         if not self.save_to_disk:
             return
-        self._started = self._started or datetime.now(timezone.utc).isoformat()
+        self._started = self._started or datetime.now(timezone.utc).isoformat(timespec="microseconds")
         iteration = data.get("iteration")
 
         number = iteration if isinstance(iteration, int) else None
@@ -171,6 +172,16 @@ class SafeCheckpointer(DetectionCheckpointer):
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """See base class."""
         write_atomically(Path(self.save_dir, LAST_CHECKPOINT), lambda file: file.write(last_filename_basename.encode()))
+
+    def _require_state(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to resume from weights alone, and warn of a part that the checkpoint was written without."""
+        missing = [key for key in self.checkpointables if key not in checkpoint]
+        if missing and len(missing) == len(self.checkpointables):
+            problem = f"has weights, but no state of a training ({', '.join(missing)})"
+            remedy = "start without --resume, with the file as MODEL.WEIGHTS"
+            raise CheckpointError(problem, where=self._loading[0], remedy=remedy)
+        for key in missing:
+            self.logger.warning("%s has no state of %r, which starts from the beginning", self._loading[0], key)
 
     def _check_finite(self, data: dict[str, Any], target: Path) -> None:
         weights = {f"model.{name}" for name, _ in self.model.named_parameters(remove_duplicate=False)}
@@ -207,6 +218,8 @@ class SafeCheckpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         if self._loading[1]:  # strict: the whole run is loaded, not only weights to start from
             _require_plugins(checkpoint.get("segkit"), self._loading[0])
+        if self._restores_all:
+            self._require_state(checkpoint)
         weights = checkpoint.pop("model")
         by_suffix = bool(checkpoint.get("matching_heuristics", False))
         if by_suffix:

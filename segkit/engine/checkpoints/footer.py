@@ -124,13 +124,9 @@ def read_footer(path: Path) -> Footer | None:
     if not size:
         raise DamagedFileError("the file is damaged: it is empty", where=path, remedy=DAMAGED)
     if match := FOOTER.search(end):
-        try:
-            fields = json.loads(match[0])
-            return Footer(fields.pop("segkit_checkpoint"), fields["started"], fields["iteration"], fields["sha256"])
-        except (ValueError, KeyError):
-            raise DamagedFileError(
-                "the file is damaged: its footer is unreadable", where=path, remedy=DAMAGED
-            ) from None
+        if footer := _parse(match[0]):
+            return footer
+        raise DamagedFileError("the file is damaged: its footer is unreadable", where=path, remedy=DAMAGED)
     if head == ZIP_HEAD and not (end[-ZIP_END_BYTES:].startswith(ZIP_END) and end.endswith(b"\0\0")):
         raise DamagedFileError("the file is damaged: its end is missing or changed", where=path, remedy=DAMAGED)
     return None
@@ -163,6 +159,17 @@ def check_whole(path: Path) -> Footer | None:
     return footer
 
 
+def _parse(text: bytes) -> Footer | None:
+    """The footer; None if its fields are missing or of another type."""
+    try:
+        fields = json.loads(text)
+        footer = Footer(fields["segkit_checkpoint"], fields["started"], fields["iteration"], fields["sha256"])
+    except (ValueError, KeyError):
+        return None
+    is_valid = isinstance(footer.format, int) and isinstance(footer.started, str)
+    return footer if is_valid and isinstance(footer.iteration, int | None) else None
+
+
 def _compute_checksum(path: Path) -> str:
     sha256 = hashlib.sha256()
     with path.open("rb") as file:
@@ -181,7 +188,11 @@ def _is_zip(path: Path) -> bool:
 def _check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
-            for part in archive.infolist():
+            parts = archive.infolist()
+            is_stored = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
+            if not is_stored or sum(part.file_size for part in parts) > path.stat().st_size:
+                return  # a zip that unpacks to more than its size, which `check_archive` refuses
+            for part in parts:
                 if part.CRC != NOT_COMPUTED and _compute_crc(archive, part) != part.CRC:
                     raise zipfile.BadZipFile(part.filename)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, ValueError, zlib.error) as error:

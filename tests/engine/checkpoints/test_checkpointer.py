@@ -344,6 +344,19 @@ def test_resuming_another_network_is_rejected(tmp_path):
         SafeCheckpointer(model, str(tmp_path)).resume_or_load("", resume=True)
 
 
+def test_weights_without_a_state_are_not_resumed_from(tmp_path, caplog):
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    torch.save(model.state_dict(), tmp_path / "model_final.pth")
+    with pytest.raises(
+        CheckpointError, match=r"model_final\.pth: has weights, but no state of a training \(optimizer\)"
+    ):
+        SafeCheckpointer(model, str(tmp_path), optimizer=optimizer).resume_or_load("", resume=True)
+    SafeCheckpointer(model, str(tmp_path), optimizer=optimizer).save("model_final")
+    SafeCheckpointer(model, str(tmp_path), optimizer=optimizer, ema=optimizer).resume_or_load("", resume=True)
+    assert "has no state of 'ema', which starts from the beginning" in caplog.text
+
+
 def test_an_optimizer_that_does_not_match_is_rejected(tmp_path):
     model = nn.Linear(2, 2)
     SafeCheckpointer(model, str(tmp_path), optimizer=torch.optim.SGD([model.weight], 0.1)).save("w")

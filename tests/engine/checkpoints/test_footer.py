@@ -93,6 +93,24 @@ def test_zips_without_crcs_load(tmp_path: Path) -> None:
     assert load_torch(tmp_path / "own.pth")["model"]["bias"].shape == (8,)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    ['"segkit_checkpoint": "1"', '"started": []', '"iteration": "7"', '"iteration": [[[]]]', '"started": 1e999', '"a'],
+)
+def test_footers_of_strangers_are_damaged_files(checkpoint: Path, fields: str) -> None:
+    start = '{"segkit_checkpoint": 1, "started": "", "iteration": 1, '
+    assert is_found(checkpoint, checkpoint.read_bytes() + f'{start}{fields}, "sha256": "{"0" * 64}"}}'.encode())
+
+
+def test_a_zip_that_unpacks_to_more_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "w.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w/data.pkl", bytes(100_000))
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("unpacked"))
+    assert check_whole(tmp_path / "w.pth") is None
+    with pytest.raises(CheckpointError, match="has compressed parts"):
+        load_torch(tmp_path / "w.pth")
+
+
 def test_a_later_format_is_named(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(footer, "FORMAT", 2)
     SafeCheckpointer(torch.nn.Linear(16, 8), str(checkpoint.parent)).save("w")
