@@ -25,6 +25,7 @@ BACKGROUND_NAMES = ("_background_", "background")
 IGNORED_NAME = "ignored"  # Datumaro's class of void
 BACKGROUND, VOID_LABEL = 0, 255
 MAX_LABEL = VOID_LABEL - 1
+MAX_COLORS = 10_000  # of the objects of an image; a PNG with more is another kind of image
 
 Labels: TypeAlias = NDArray[np.uint8]
 Color: TypeAlias = tuple[int, int, int]
@@ -102,7 +103,7 @@ def read_class_labels(path: Path, label_map: LabelMap) -> png.Labels:
 def read_object_labels(path: Path) -> png.Labels:
     """(H, W) labels of a PNG of objects, numbered from 1 on by VOC's palette, then by the value of other colours.
 
-    DatasetError if the PNG is damaged, or has more objects than VOC.
+    The number of void is left out. DatasetError if the PNG is damaged, or has more than MAX_COLORS colours.
     """
     colors = _read_colors(path)
     if colors is None:
@@ -114,12 +115,12 @@ def read_object_labels(path: Path) -> png.Labels:
         (color for color in values.tolist() if labels.get(color) not in (BACKGROUND, VOID_LABEL)),
         key=lambda color: (labels.get(color, MAX_LABEL), color),
     )
-    if len(objects) > MAX_LABEL:
-        problem = f"expected at most {MAX_LABEL} objects, got {len(objects)} colours"
-        raise DatasetError(problem, where=path, remedy="export the dataset as COCO instances")
+    if len(objects) > MAX_COLORS:
+        problem = f"expected a colour for each object, got {len(objects)} colours"
+        raise DatasetError(problem, where=path, remedy="is it a PNG of objects? Export the dataset as COCO instances")
     numbers = {palette[BACKGROUND]: BACKGROUND, palette[VOID_LABEL]: VOID_LABEL}
-    numbers |= {color: number for number, color in enumerate(objects, 1)}
-    by_value: Labels = np.array([numbers[color] for color in values.tolist()], dtype=np.uint8)
+    numbers |= {color: number + (number >= VOID_LABEL) for number, color in enumerate(objects, 1)}
+    by_value: png.Labels = np.array([numbers[color] for color in values.tolist()], dtype=np.uint16)
     return by_value[indices].reshape(colors.shape)
 
 

@@ -27,7 +27,6 @@ from segkit.formats.voc.colors import (
     VOID_LABEL,
     Color,
     LabelMap,
-    Labels,
     compute_color_map,
     read_class_labels,
     read_label_map,
@@ -60,6 +59,7 @@ class VOCReader(DatasetReader):
 
     A category_id is the label; 0 is the stuff category "background". An object is one segment, its label the
     segment_id; so is a class that is stuff. The background is segment 255. A pixel that is void in either PNG is void.
+    If colours count, an image may have more than VOC's 254 objects: the further ones are segments 256, 257, ...
 
     Args:
         root: VOCdevkit/VOC2012, or any folder with the same four inside.
@@ -119,8 +119,9 @@ class VOCReader(DatasetReader):
         paths = self._get_label_paths(str(image.image_id))
         class_labels, *rest = self._read_labels(paths, image)
         object_labels = rest[0] if rest else class_labels
-        pairs = class_labels.astype(np.int32) << 8 | object_labels
-        areas_px = np.bincount(pairs.ravel(), minlength=256 * 256).reshape(256, 256)
+        count = max(256, int(object_labels.max()) + 1)
+        pairs = class_labels.astype(np.int32) * count + object_labels
+        areas_px = np.bincount(pairs.ravel(), minlength=256 * count).reshape(256, count)
         _check_pairs(areas_px, self.categories, " and ".join(map(str, paths)))
         return _build_segmentation(class_labels, object_labels, areas_px, self.categories)
 
@@ -149,7 +150,7 @@ class VOCReader(DatasetReader):
         paths = [self.image_root / f"{image_id}{suffix}" for suffix in IMAGE_SUFFIXES]
         return next((path for path in paths if os.path.isfile(path)), paths[0])
 
-    def _read_labels(self, paths: Sequence[Path], image: DatasetImage) -> list[Labels]:
+    def _read_labels(self, paths: Sequence[Path], image: DatasetImage) -> list[png.Labels]:
         """The labels of classes, and those of objects if there is a second path."""
         if self._label_map is None:
             maps = [png.read_labels(path) for path in paths]
@@ -157,16 +158,16 @@ class VOCReader(DatasetReader):
             maps = [read_class_labels(paths[0], self._label_map), *map(read_object_labels, paths[1:])]
         for path, labels in zip(paths, maps, strict=True):
             image_files.check_sizes(self.image_root / image.file_name, image.size_hw, {path: labels.shape})
-            if labels.max() > VOID_LABEL:
+            if labels.max() > VOID_LABEL and (self._label_map is None or path == paths[0]):
                 raise DatasetError(f"expected labels in 0..{VOID_LABEL}, got {labels.max()}", where=path)
-        return [labels.astype(np.uint8, copy=False) for labels in maps]
+        return maps
 
     def _get_label_paths(self, image_id: str) -> list[Path]:
         return [folder / f"{image_id}.png" for folder in self._folders]
 
 
 def _check_pairs(areas_px: NDArray[np.int64], categories: CategorySet, where: str) -> None:
-    """DatasetError if the PNGs contradict each other; areas_px: (256, 256) by class label and object label."""
+    """DatasetError if the PNGs contradict each other; areas_px: (256, N) by class label and object label."""
     unknown = np.flatnonzero(areas_px[len(categories) : VOID_LABEL].any(axis=1)) + len(categories)
     if unknown.size:
         expected = f"class labels in 0..{len(categories) - 1} or {VOID_LABEL}"
@@ -177,7 +178,7 @@ def _check_pairs(areas_px: NDArray[np.int64], categories: CategorySet, where: st
         label = int(without_object[0])
         got = f"none for {areas_px[label, 0]} pixels of class {label} ({categories[label].name})"
         raise DatasetError(f"expected an object for every pixel of a class, got {got}", where=where)
-    for object_label in range(1, VOID_LABEL):
+    for object_label in _list_objects(areas_px):
         class_labels = np.flatnonzero(areas_px[:VOID_LABEL, object_label]).tolist()
         if len(class_labels) > 1 or class_labels == [BACKGROUND]:
             got = " and ".join(f"{label} ({categories[label].name})" for label in class_labels)
@@ -185,22 +186,27 @@ def _check_pairs(areas_px: NDArray[np.int64], categories: CategorySet, where: st
 
 
 def _build_segmentation(
-    class_labels: Labels, object_labels: Labels, areas_px: NDArray[np.int64], categories: CategorySet
+    class_labels: png.Labels, object_labels: png.Labels, areas_px: NDArray[np.int64], categories: CategorySet
 ) -> PanopticSegmentation:
-    areas_px = areas_px[:VOID_LABEL, :VOID_LABEL]  # without void
+    areas_px = areas_px[:VOID_LABEL]  # without void
     object_areas, object_classes = areas_px.sum(axis=0).tolist(), areas_px.argmax(axis=0).tolist()
     segments = [
         Segment(label, object_classes[label], categories.isthing_by_id[object_classes[label]], object_areas[label])
-        for label in range(1, VOID_LABEL)
+        for label in _list_objects(areas_px)
         if object_areas[label]
     ]
     if object_areas[BACKGROUND]:
         segments.append(Segment(BACKGROUND_SEGMENT_ID, BACKGROUND, False, object_areas[BACKGROUND]))
-    ids = np.arange(256, dtype=np.int32)
+    ids = np.arange(areas_px.shape[1], dtype=np.int32)
     ids[[BACKGROUND, VOID_LABEL]] = BACKGROUND_SEGMENT_ID, VOID
     segment_ids = ids.take(object_labels)
     segment_ids[class_labels == VOID_LABEL] = VOID
     return PanopticSegmentation(segment_ids, tuple(segments))
+
+
+def _list_objects(areas_px: NDArray[np.int64]) -> list[int]:
+    """The object labels of the columns, without background and void."""
+    return [label for label in range(1, areas_px.shape[1]) if label != VOID_LABEL]
 
 
 def build_categories(

@@ -115,10 +115,33 @@ def test_colours_that_are_no_label(root: Path) -> None:
         DatasetError, match=r"expected the colours of labelmap\.txt, got \(1, 2, 3\); add their classes"
     ):
         reader.read_segmentation(reader.images[0])
-    many = np.stack([np.arange(1, 257, dtype=np.uint16) // 2, np.arange(256) % 2, np.full(256, 3)], axis=1)[None]
-    store_colors(root / "SegmentationClass/a.png", np.full((1, 256, 3), LEAF))
-    store_colors(root / "SegmentationObject/a.png", many)
-    store_image(root / "JPEGImages/a.jpg", (1, 256))
+
+
+def test_more_objects_than_labels(root: Path) -> None:
+    """256 objects of a pixel each, and one of background: 255 stands for the background, so objects go on at 256."""
+    numbers = np.arange(257, dtype=np.uint16)
+    colors = np.stack([numbers // 2, numbers % 2, np.full(257, 3)], axis=1)[None]
+    colors[0, 256] = BLACK
+    store_colors(root / "SegmentationObject/a.png", colors)
+    store_colors(root / "SegmentationClass/a.png", [[LEAF] * 256 + [BLACK]])
+    store_image(root / "JPEGImages/a.jpg", (1, 257))
     reader = VOCReader(root, "default")
-    with pytest.raises(DatasetError, match="expected at most 254 objects, got 256 colours"):
+    segmentation = reader.read_segmentation(reader.images[0])
+    assert segmentation.segments == (
+        *(Segment(i, 2, True, 1) for i in range(1, 258) if i != 255),
+        Segment(255, 0, False, 1),
+    )
+    assert sorted(segmentation.segment_ids[0, :256]) == [i for i in range(1, 258) if i != 255]
+    assert segmentation.segment_ids[0, 256] == 255
+
+
+def test_an_image_in_place_of_objects(root: Path) -> None:
+    pixels = np.arange(10_001, dtype=np.int32)[None]
+    store_colors(root / "SegmentationObject/a.png", np.stack([pixels % 256, pixels // 256, pixels * 0 + 9], axis=-1))
+    store_colors(root / "SegmentationClass/a.png", np.full((1, 10_001, 3), LEAF))
+    store_image(root / "JPEGImages/a.jpg", (1, 10_001))
+    reader = VOCReader(root, "default")
+    with pytest.raises(
+        DatasetError, match="expected a colour for each object, got 10001 colours; is it a PNG of objects"
+    ):
         reader.read_segmentation(reader.images[0])
