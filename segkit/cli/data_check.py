@@ -80,7 +80,9 @@ def _check_usage(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
     required = REQUIRED_OPTIONS.get(args.format)
     if required is not None and sorted(options) != sorted(required):
         expected = " ".join(f"--{name}" for name in required)
-        raise ConfigError(f"--format {args.format} takes {expected}, got {sorted(options)}")
+        is_split = bool({"split", "val_share"} & {*options})
+        remedy = "the whole JSON is checked, with both splits: leave out the split" if is_split else ""
+        raise ConfigError(f"--format {args.format} takes {expected}, got {sorted(options)}", remedy=remedy)
     _check_paths(args, options)
     if args.fix is not None:
         _check_fix(args, options)

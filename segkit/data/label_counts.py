@@ -16,6 +16,7 @@ from segkit.data.loaders.readers import find_image, get_reader
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.structures.architecture_spec import ArchitectureSpec
 from segkit.utils.errors import ConfigError
+from segkit.utils.text import make_printable
 
 MAX_NAMES = 10  # classes in one message
 
@@ -128,7 +129,7 @@ def warn_of_absent_classes(
         consequence: for the message.
     """
     used = categories.things if spec.targets == ("instances",) else categories.categories
-    absent = [c.name for c in used if not counts.segments[c.category_id]]
+    absent = [make_printable(c.name) for c in used if not counts.segments[c.category_id]]
     if absent and counts.is_complete:
         shown = ", ".join(absent[:MAX_NAMES]) + (f" (the first {MAX_NAMES})" if len(absent) > MAX_NAMES else "")
         text = "%s: %d of %d classes have no label in %d images, %s: %s"

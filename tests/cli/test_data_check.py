@@ -158,6 +158,7 @@ def test_the_rules_are_listed(capsys):
             ("--format", "coco-instances", "--json", "x", "--set", 'images="a\\0"'),
             "--images to be a path, got 'a\\x00'",
         ),
+        (("--format", "coco-instances", "--json", "x", "--images", "y", "--split", "val"), "leave out the split"),
         (("--format", "coco-instances", "--json", "x", "--images", ""), "--images is empty"),
         (("--format", "coco-instances", "--json", "x", "--images", "y", "--against", ""), "--against is empty"),
         (("--format", "coco-instances", "--json", "x", "--images", "y", "--against", "no"), "--against: no: expected"),

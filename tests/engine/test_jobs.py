@@ -91,6 +91,32 @@ def test_train_writes_everything_and_resumes_and_evaluates(
     assert json.loads((again / "metrics.json").read_text()) == json.loads((output / "metrics.json").read_text())
 
 
+def test_hostile_names_are_shown_and_not_obeyed(
+    toy_names: list[str], toy_folder: Path, toy_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A colour, an override of the writing direction, a further line, a tag of HTML and a formula of matplotlib."""
+    hostile = "\x1b[31m\u202e\nsegkit: forged<b>$x_{$"
+    content = json.loads((toy_copy / "panoptic.json").read_text())
+    for category in content["categories"]:
+        category["name"] += hostile
+    content["categories"].append({"id": 999, "name": f"absent{hostile}", "isthing": 1, "color": [1, 2, 3]})
+    (toy_copy / "panoptic.json").write_text(json.dumps(content))
+    options = [o.replace(str(toy_folder), str(toy_copy)).replace("t_toy", "t_hostile") for o in toy_names]
+    options += ["SOLVER.MAX_ITER", "1"]
+    run = tmp_path / "run"
+    assert segkit("train", "--config-file", CONFIG, *options, "OUTPUT_DIR", run) == 0
+    saved = ["--weights", run / "model_final.pth", "--output", tmp_path / "saved", *options]
+    assert segkit("fuse", "save", "--config-file", CONFIG, *saved) == 0
+    shown = "".join(capsys.readouterr())
+    assert r"not evaluated: absent\x1b[31m\u202e\nsegkit: forged<b>$x_{$" in shown
+    assert "\nsegkit: forged" not in shown
+    assert not {"\x1b", "\u202e"} & {*shown}
+    page = (run / "report.html").read_text()
+    assert "forged" in page
+    assert not {"\x1b", "\u202e"} & {*page}
+    assert "<b>$x" not in page
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_results_of_a_single_one(toy_names: list[str], tmp_path: Path) -> None:
     single, double = tmp_path / "single", tmp_path / "double"
