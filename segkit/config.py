@@ -149,6 +149,10 @@ def _add_keys(cfg: CfgNode) -> None:
     # Iterations between two lines of the log. Losses are summed on the device and read back only then.
     cfg.SOLVER.LOG_PERIOD = 20
 
+    # Exponential moving average of the weights, which evaluations use; DECAY in [0, 1), of one iteration, less in the
+    # first ones: min(DECAY, (1 + t) / (10 + t)) in iteration t.
+    cfg.SOLVER.EMA = CfgNode({"ENABLED": False, "DECAY": 0.9998})
+
     # Steps with a loss or gradient that is not finite: they are skipped, with a warning each, up to so many.
     cfg.SOLVER.MAX_SKIPPED_STEPS = 10
 

@@ -27,6 +27,7 @@ from segkit.engine.checkpoints.weight_files import (
     shorten,
     write_atomically,
     write_torch,
+    write_weight_file,
 )
 from segkit.structures import CategorySet
 from segkit.utils.errors import CheckpointError
@@ -168,6 +169,22 @@ class SafeCheckpointer(DetectionCheckpointer):
         write_atomically(target, lambda file: write_torch(file, data, self._started, number))
         self.tag_last_checkpoint(target.name)
         self._remove_old(target)
+
+    def save_weights(self, name: str) -> None:
+        """Write `<save_dir>/<name>.pth` atomically: the weights and their classes, nothing to resume from.
+
+        Args:
+            name: file name without suffix.
+
+        Raises:
+            CheckpointError: the file cannot be written, or a weight is NaN.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        content = {"model": to_plain_data(self.model.state_dict())}
+        if classes := self.checkpointables.get("segkit"):
+            content["segkit"] = classes.state_dict()
+        write_weight_file(Path(self.save_dir, f"{name}.pth"), content)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """See base class."""

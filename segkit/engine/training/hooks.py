@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import detectron2.utils.comm as comm
@@ -52,7 +53,8 @@ class Evaluation(HookBase):
             self._evaluate()
 
     def _evaluate(self) -> None:
-        self.trainer.results = self.trainer.test(self.trainer.cfg, self.trainer.model)
+        with self.trainer.ema.applied() if self.trainer.ema else nullcontext():
+            self.trainer.results = self.trainer.test(self.trainer.cfg, self.trainer.model)
         if numbers := flatten_results_dict(select_numbers(self.trainer.results)):
             self.trainer.storage.put_scalars(**numbers, smoothing_hint=False)
         comm.synchronize()  # the evaluation takes longer on the main process

@@ -24,11 +24,13 @@ class StepResult(NamedTuple):
         losses: name -> () float32, means over the step's parts, of this process.
         part_losses: the losses of each part.
         gradient_norm: () float32, before clipping.
+        is_skipped: () bool, the weights were not changed.
     """
 
     losses: dict[str, torch.Tensor]
     part_losses: list[dict[str, torch.Tensor]]
     gradient_norm: torch.Tensor
+    is_skipped: torch.Tensor
 
 
 class TrainingStep:
@@ -88,10 +90,11 @@ class TrainingStep:
             self.scaler.unscale_(self.optimizer)
         norm = clip_gradients(self.cfg, self.parameters)
         bad_gradient = ~torch.isfinite(norm) & (flags[0] == 0)
-        self._update(flags[0].bool() | bad_gradient)
+        is_skipped = flags[0].bool() | bad_gradient
+        self._update(is_skipped)
         # A gradient beyond float16 is no fault: the scaler skips the step too, and lowers its scale.
         self.flags.post(iteration, flags, bad_gradient & (not self.scaler.is_enabled()))
-        return StepResult(losses, part_losses, norm)
+        return StepResult(losses, part_losses, norm, is_skipped)
 
     def _run_part(self, part: Any, *, is_last: bool, count: int) -> dict[str, torch.Tensor]:
         ddp = self.model if isinstance(self.model, DistributedDataParallel) else None

@@ -24,6 +24,7 @@ from segkit.engine.checkpoints.checkpointer import SafeCheckpointer
 from segkit.engine.model_evaluation import build_test_loader, evaluate_model
 from segkit.engine.training.classes import CategoriesInCheckpoint
 from segkit.engine.training.data import build_train_loader
+from segkit.engine.training.ema import WeightEMA
 from segkit.engine.training.faults import FaultGuard
 from segkit.engine.training.flags import FlagExchange
 from segkit.engine.training.hooks import Checkpoints, Evaluation
@@ -31,7 +32,7 @@ from segkit.engine.training.loader import TrainingLoader
 from segkit.engine.training.losses import LossSums
 from segkit.engine.training.optimizers import build_optimizer
 from segkit.engine.training.seeds import STEP, seed_generators
-from segkit.engine.training.step import TrainingStep
+from segkit.engine.training.step import StepResult, TrainingStep
 from segkit.engine.training.stop import StopRequest
 from segkit.utils.errors import CheckpointError
 from segkit.utils.signals import Terminated
@@ -57,6 +58,8 @@ class Trainer(TrainerBase):
         model: the model, in DistributedDataParallel if there are more processes than one.
         optimizer: its optimizer.
         scheduler: of the learning rate.
+        ema: averages the weights; None without SOLVER.EMA.ENABLED.
+        last_step: what the last step has left on the device.
         loader: gives this process's images.
         results: of the last evaluation; None if there was none.
         is_finished: the last iteration is done.
@@ -80,6 +83,8 @@ class Trainer(TrainerBase):
         self.model.train()
         device = next(self.model.parameters()).device
         self.flags = FlagExchange(device)
+        self.ema = WeightEMA(cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
+        self.last_step: StepResult
         self.step = TrainingStep(cfg, self.model, self.optimizer, self.flags, self.after_backward)
         self.losses = LossSums()
         limits = cfg.SOLVER.MAX_SKIPPED_STEPS, comm.get_rank(), self.flags.lag, cfg.DATALOADER.MAX_UNREADABLE
@@ -141,7 +146,7 @@ class Trainer(TrainerBase):
         try:
             parts = self.loader.next_step()
             self._data_time += time.perf_counter() - begin
-            result = self.step(self.iter, parts, self.stop_request.number, len(self.loader.unreadable))
+            self.last_step = result = self.step(self.iter, parts, self.stop_request.number, len(self.loader.unreadable))
         except RuntimeError as error:
             if (problem := self.loader.explain(error)) is None:
                 raise
@@ -202,7 +207,7 @@ class Trainer(TrainerBase):
             checkpoint is there.
         """
         cfg = self.cfg
-        built: list[HookBase | None] = [hooks.IterationTimer(), hooks.LRScheduler(scheduler=self.scheduler)]
+        built: list[HookBase | None] = [hooks.IterationTimer(), hooks.LRScheduler(scheduler=self.scheduler), self.ema]
         built += [Checkpoints(cfg.SOLVER.CHECKPOINT_PERIOD), Evaluation(cfg.TEST.EVAL_PERIOD)]
         if comm.is_main_process():
             built.append(hooks.PeriodicWriter(self.build_writers(), period=cfg.SOLVER.LOG_PERIOD))
