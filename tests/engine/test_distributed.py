@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import socket
 import threading
 import time
@@ -17,7 +19,7 @@ from segkit.engine.joining import check_machines, join, serve_store
 from segkit.engine.launch_plan import LaunchPlan
 from segkit.engine.peers import Peer, Peers, read_seconds
 from segkit.utils.errors import ConfigError, JobError
-from tests.helpers.ranks import find_free_port
+from tests.helpers.ranks import find_free_port, start
 
 
 def plan_ranks(count: int, port: int, **fields: Any) -> list[LaunchPlan]:
@@ -122,3 +124,84 @@ def test_wrong_limits(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         read_seconds("SEGKIT_START_TIMEOUT", 120)
     monkeypatch.setenv("SEGKIT_START_TIMEOUT", "")
     assert read_seconds("SEGKIT_START_TIMEOUT", 120) == 120
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+NUM_GPUS = {"NUM_GPUS": "2"}
+HOST = socket.gethostname()
+
+
+def list_lines(text: str) -> list[str]:
+    """The lines of ranks, without those of torchrun's agent."""
+    return [line for line in text.splitlines() if line.startswith(("segkit: ", "error: "))]
+
+
+def test_a_stopped_rank_is_named_and_the_others_end() -> None:
+    with start("stopped", count=2, SEGKIT_PEER_TIMEOUT="2") as (rank_0, rank_1):
+        output, errors = rank_0.communicate(timeout=120)
+        assert rank_0.returncode == 1
+        assert rank_1.poll() is None  # it is still stopped, as a process is that hangs in a driver
+    assert output == "sum 3, local rank 0 of 2\n"
+    message = f"segkit: rank 1 (host {HOST}, pid {rank_1.pid}) gave no sign of life for 2 s: stopped, killed or cut off"
+    assert [line.partition(";")[0] for line in errors.splitlines()] == [message]
+
+
+@pytest.mark.slow
+def test_a_stopped_rank_that_holds_the_store_is_named() -> None:
+    with start("rank 0 is stopped", count=2, SEGKIT_PEER_TIMEOUT="2") as (rank_0, rank_1):
+        _, errors = rank_1.communicate(timeout=120)
+        assert rank_1.returncode == 1
+    start_of_line = f"segkit: rank 0 (host {HOST}, pid {rank_0.pid}), where the ranks meet, has not answered for 2 s"
+    assert [line.partition(":")[0] + ":" + line.split(":")[1] for line in errors.splitlines()] == [start_of_line]
+
+
+@pytest.mark.slow
+def test_a_killed_rank_is_named() -> None:
+    with start("killed", count=2, SEGKIT_PEER_TIMEOUT="2") as (rank_0, rank_1):
+        _, errors = rank_0.communicate(timeout=120)
+        assert (rank_0.returncode, rank_1.wait()) == (1, -signal.SIGKILL)
+    assert errors.startswith(f"segkit: rank 1 (host {HOST}, pid {rank_1.pid}) gave no sign of life for 2 s")
+    assert "Traceback" not in errors
+    with start("killed", **NUM_GPUS) as (parent,):
+        _, errors = parent.communicate(timeout=120)
+        assert parent.returncode == 1
+    assert re.fullmatch(rf"error: rank 1 \(host {HOST}, pid \d+\) was killed by SIGKILL; .*\n", errors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "launcher"),
+    [
+        ("error of rank 0", "torchrun"),
+        ("error of rank 0", "slurm"),
+        ("error of the last rank", "num_gpus"),
+        ("late error", "torchrun"),
+        ("rank 0 is slow", "slurm"),
+    ],
+)
+def test_an_error_is_printed_once_and_every_rank_ends(mode: str, launcher: str) -> None:
+    words = TORCHRUN if launcher == "torchrun" else ()
+    variables = {**(NUM_GPUS if launcher == "num_gpus" else {}), "SEGKIT_PEER_TIMEOUT": "2"}
+    with start(mode, *words, count=2 if launcher == "slurm" else 1, **variables) as processes:
+        texts = [process.communicate(timeout=120) for process in processes]
+    codes = [process.returncode for process in processes]
+    errors = "".join(text[1] for text in texts)
+    if mode == "rank 0 is slow":
+        assert codes == [0] * len(codes), errors
+        assert "".join(text[0] for text in texts).count("sum 3") == 2
+        return
+    assert codes == [1] * len(codes)
+    name = "error: " if mode == "error of rank 0" else rf"segkit: rank 1 \(host {HOST}, pid \d+\): "
+    assert len(list_lines(errors)) == 1
+    assert re.fullmatch(name + "a wrong config", list_lines(errors)[0])
+    assert launcher == "torchrun" or "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_the_traceback_of_a_fault_is_shown_by_its_rank_alone() -> None:
+    with start("fault", **NUM_GPUS) as (parent,):
+        _, errors = parent.communicate(timeout=120)
+        assert parent.returncode == 1
+    assert errors.count("Traceback") == 1
+    assert errors.count("ValueError: a fault") == 2
+    assert re.search(rf"^segkit: rank 1 \(host {HOST}, pid \d+\): ValueError: a fault$", errors, re.MULTILINE)

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -38,22 +40,45 @@ def work(peers: Peers, mode: str) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
     if mode == "killed" and is_last:
         os.kill(os.getpid(), signal.SIGKILL)
+    if mode == "rank 0 is stopped" and peers.rank == 0:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if mode == "late error" and is_last:
+        raise ConfigError("a wrong config")
+    if mode == "fault" and is_last:
+        raise ValueError("a fault")
     if mode == "rank 0 is slow" and peers.rank == 0:
         time.sleep(2.5 * float(os.environ["SEGKIT_PEER_TIMEOUT"]))
     dist.all_reduce(total)
 
 
-def start(mode: str, arguments: list[str] | None = None, **variables: str) -> subprocess.Popen[str]:
-    """Start `work` in a process.
+@contextmanager
+def start(mode: str, *launcher: str, count: int = 1, **variables: str) -> Iterator[list[subprocess.Popen[str]]]:
+    """Start `work` in processes of their own, which are killed at the end.
 
     Args:
         mode: see `work`.
-        arguments: what starts Python: by default this interpreter.
+        launcher: arguments before the module, such as those of torchrun.
+        count: tasks of Slurm; 1: without Slurm's variables.
         variables: environment variables.
+
+    Yields:
+        The processes.
     """
-    command = [*(arguments or [sys.executable]), "-m", "tests.helpers.ranks", mode]
+    command = [sys.executable, *launcher, "-m", "tests.helpers.ranks", mode]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    port = find_free_port()
+    tasks = [build_slurm_variables(rank, count, port) if count > 1 else {} for rank in range(count)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [
+        subprocess.Popen(command, env={**environment, **task}, start_new_session=True, **pipes) for task in tasks
+    ]
+    try:
+        yield started
+    finally:
+        for process in started:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 def build_slurm_variables(rank: int, tasks: int, port: int) -> dict[str, str]:
