@@ -17,6 +17,7 @@ from torch import nn
 
 from segkit.engine.checkpoints import checkpointer as checkpoint_module
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer
+from segkit.engine.checkpoints.finite import find_non_finite
 from segkit.utils.errors import CheckpointError
 
 BOTTOM_UP = "backbone.bottom_up."
@@ -427,3 +428,16 @@ def test_infinity_is_allowed_in_masks_and_nan_nowhere(tmp_path):
     checkpointer.save("good", history=[torch.tensor([1])])
     with pytest.raises(CheckpointError, match=r"1 tensors have NaN .*: 'ema\.history\[1\]'"):
         checkpointer.save("bad", ema={"history": [torch.ones(1), torch.tensor(float("nan"))]})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.complex64, torch.float8_e5m2])
+def test_values_of_every_type_are_tested(dtype):
+    good = {
+        "none": torch.zeros(0, dtype=dtype),
+        "number": torch.tensor([1.0, -2.0]).to(dtype),
+        "count": torch.tensor(3),
+    }
+    assert find_non_finite(good, good) == []
+    limit, nan = (torch.tensor([1.0, value, -2.0]).to(dtype) for value in (-float("inf"), float("nan")))
+    state = {**good, "limit": limit, "weight": limit, "nan": [nan]}
+    assert find_non_finite(state, ["weight"]) == ["weight", "nan[0]"]
