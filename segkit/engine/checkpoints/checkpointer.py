@@ -162,11 +162,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         if not self.save_to_disk:
             return
         self._started = self._started or datetime.now(timezone.utc).isoformat(timespec="microseconds")
-        iteration = data.get("iteration")
-
-        number = iteration if isinstance(iteration, int) else None
+        iteration = data["iteration"] if isinstance(data.get("iteration"), int) else None
         self.logger.info("Saving checkpoint to %s", target)
-        write_atomically(target, lambda file: write_torch(file, data, self._started, number))
+        write_atomically(target, lambda file: write_torch(file, data, self._started, iteration))
         self.tag_last_checkpoint(target.name)
         self._remove_old(target)
 
