@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 from segkit.cli import arguments
 
@@ -19,6 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--machine-rank", type=int, metavar="I", help="rank of this machine, from 0 (default: 0)")
     url = "tcp://HOST:PORT of the first machine, where the processes meet (default: a free port of this machine)"
     parser.add_argument("--dist-url", metavar="URL", help=url)
+    replay = "run a step again that a training has skipped, and print its losses; FILE stands in the log"
+    parser.add_argument("--replay", metavar="FILE", help=replay)
     arguments.add_plugins(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, default=None, help="config KEY VALUE pairs, last")
 
@@ -26,6 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Train or evaluate: `run_job` has a parameter for each argument."""
     arguments.load_plugins(args)
+    if args.replay:
+        _replay(args)
+        return
     from segkit.engine.jobs import run_job
 
-    run_job(**{name: value for name, value in vars(args).items() if name != "plugins"})
+    run_job(**{name: value for name, value in vars(args).items() if name not in ("plugins", "replay")})
+
+
+def _replay(args: argparse.Namespace) -> None:
+    from segkit.engine.training.replay import replay_step
+
+    for number, losses in enumerate(replay_step(args.replay, args.config_file, args.opts)):
+        for name, value in losses.items():
+            print(f"forward pass {number}: {name} {value:.6g}{'' if math.isfinite(value) else '  <- not finite'}")

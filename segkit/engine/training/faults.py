@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from segkit.engine.checkpoints.safe_load import load_torch, to_plain_data
+from segkit.engine.checkpoints.safe_load import to_plain_data
 from segkit.engine.training.flags import StepFlags
-from segkit.utils.errors import CheckpointError, DatasetError, TrainingError
+from segkit.engine.training.replay import FOLDER, encode_sample
+from segkit.utils.errors import DatasetError, TrainingError
 from segkit.utils.files import replacing
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "faults"
 MOST_FILES = 3  # of one process: each holds the model's weights
 
 
@@ -29,6 +29,66 @@ class _Step(NamedTuple):
     parts: Sequence[Sequence[Mapping[str, Any]]]
     losses: Sequence[Mapping[str, torch.Tensor]]
     lr: float
+
+
+class RunningStatistics:
+    """Restores the running statistics of batch normalisation after a step that was skipped.
+
+    A forward pass changes them before anyone knows that its loss is not finite.
+
+    Args:
+        model: the model.
+        lag: after how many further steps a step is known to be skipped.
+    """
+
+    def __init__(self, model: torch.nn.Module, lag: int) -> None:
+        layers = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+        self._buffers = [b for layer in layers for b in (layer.running_mean, layer.running_var) if b is not None]
+        self._copies: deque[tuple[int, list[torch.Tensor]]] = deque(maxlen=lag + 1)
+
+    def keep(self, iteration: int) -> None:
+        """Copy the statistics before a step.
+
+        Args:
+            iteration: of the step.
+        """
+        if self._buffers:
+            self._copies.append((iteration, [buffer.clone() for buffer in self._buffers]))
+
+    def restore(self, iteration: int) -> None:
+        """Set the statistics to what they were before a step.
+
+        Args:
+            iteration: of the step.
+        """
+        for kept, copies in self._copies:
+            if kept == iteration:
+                torch._foreach_copy_(self._buffers, copies)
+
+
+class _Guarded(torch.nn.Module):
+    def forward(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().forward(*args, **options)
+        except FloatingPointError as error:
+            if not self.training:
+                raise
+            # All weights take part, so that the other processes, which wait for their gradients, go on.
+            total = torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
+            return {" ".join(str(error).split()): total * float("nan")}
+
+
+def guard_divergence(model: torch.nn.Module) -> None:
+    """Let a model give a loss of NaN where its forward pass raises FloatingPointError, as Detectron2's RPN does.
+
+    An error of one process would leave the others waiting; a loss is known to all of them. The name of the loss is the
+    error's message.
+
+    Args:
+        model: changed in place; its weights and their names stay.
+    """
+    kind = type(model)
+    model.__class__ = type(kind.__name__, (_Guarded, kind), {})
 
 
 class FaultGuard:
@@ -107,7 +167,7 @@ class FaultGuard:
         if self._files >= MOST_FILES or not _list_terms(step.losses):
             return ""
         path = self.output_dir / FOLDER / f"iteration_{step.iteration:07d}_process_{self.rank}.pth"
-        parts = [[_encode(sample) for sample in part] for part in step.parts]
+        parts = [[encode_sample(sample) for sample in part] for part in step.parts]
         state = {"iteration": step.iteration, "rank": self.rank, "seed": seed, "parts": parts}
         try:
             with replacing(path) as temporary:
@@ -118,71 +178,7 @@ class FaultGuard:
         return f"; `segkit train --replay {path}` runs it again"
 
 
-class Replay(NamedTuple):
-    """A step that was saved.
-
-    Attributes:
-        iteration: its number.
-        rank: of the process.
-        seed: of the run.
-        parts: inputs of the forward passes.
-        model: state dict of the model.
-    """
-
-    iteration: int
-    rank: int
-    seed: int
-    parts: list[list[dict[str, Any]]]
-    model: dict[str, torch.Tensor]
-
-
-def load_replay(path: str | Path) -> Replay:
-    """Read a step that a `FaultGuard` has saved.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The step.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or another one.
-    """
-    state = load_torch(path)
-    if not {"iteration", "rank", "seed", "parts", "model"} <= state.keys():
-        remedy = f"give a file of the folder {FOLDER} of a run"
-        raise CheckpointError("expected a step that a training has saved", where=path, remedy=remedy)
-    parts = [[_decode(sample) for sample in part] for part in state["parts"]]
-    return Replay(state["iteration"], state["rank"], state["seed"], parts, state["model"])
-
-
 def _list_terms(losses: Sequence[Mapping[str, torch.Tensor]]) -> list[str]:
     values = {name: value.item() for part in losses for name, value in part.items()}
-    return [f"{name} is {value}" for name, value in values.items() if not np.isfinite(value)]
-
-
-def _encode(value: Any) -> Any:
-    """Structures of Detectron2 as dicts and tensors, which can be read without running code."""
-    if isinstance(value, Instances):
-        fields = {name: _encode(field) for name, field in value.get_fields().items()}
-        return {"type": "Instances", "size": list(value.image_size), "fields": fields}
-    if isinstance(value, (Boxes, BitMasks)):
-        return {"type": type(value).__name__, "tensor": value.tensor}
-    if isinstance(value, PolygonMasks):
-        return {"type": "PolygonMasks", "polygons": [[torch.as_tensor(p) for p in each] for each in value.polygons]}
-    if isinstance(value, Mapping):
-        return {str(key): _encode(each) for key, each in value.items() if not callable(each)}
-    return value
-
-
-def _decode(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    kind = value.get("type")
-    if kind == "Instances":
-        return Instances(tuple(value["size"]), **{name: _decode(field) for name, field in value["fields"].items()})
-    if kind in ("Boxes", "BitMasks"):
-        return {"Boxes": Boxes, "BitMasks": BitMasks}[kind](value["tensor"])
-    if kind == "PolygonMasks":
-        return PolygonMasks([[np.asarray(polygon) for polygon in each] for each in value["polygons"]])
-    return {key: _decode(each) for key, each in value.items()}
+    # A name with a space is a message, see `guard_divergence`.
+    return [n.rstrip(".") if " " in n else f"{n} is {v}" for n, v in values.items() if not np.isfinite(v)]

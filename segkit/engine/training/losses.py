@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
+import detectron2.utils.comm as comm
 import torch
-import torch.distributed as dist
 
 COUNT = ""  # key of the number of steps
 
@@ -13,7 +14,7 @@ COUNT = ""  # key of the number of steps
 class LossSums:
     """Sums on the device, over steps and processes; steps with a loss that is not finite are left out.
 
-    Every process must add the same losses and read at the same steps.
+    Every process must read at the same steps.
     """
 
     def __init__(self) -> None:
@@ -35,16 +36,16 @@ class LossSums:
         """Read the means and begin anew.
 
         Returns:
-            name -> mean over steps and processes, and "total_loss"; empty if no finite loss was added.
+            On the main process name -> mean over steps and processes, and "total_loss"; empty if no finite loss was
+            added, and on the other processes.
         """
-        if not self._sums:
-            return {}
-        names, totals = [*self._sums], torch.stack([*self._sums.values()])
+        totals = torch.stack([*self._sums.values()]).tolist() if self._sums else []
+        gathered = comm.gather(dict(zip(self._sums, totals, strict=True)))
         self._sums = {}
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(totals)
-        sums = dict(zip(names, totals.tolist(), strict=True))
-        if not (count := sums.pop(COUNT)):
+        sums: Counter[str] = Counter()
+        for each in gathered:
+            sums.update(each)
+        if not (count := sums.pop(COUNT, 0)):
             return {}
         means = {name: total / count for name, total in sums.items()}
         return {"total_loss": sum(means.values()), **means}

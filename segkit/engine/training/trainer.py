@@ -25,7 +25,7 @@ from segkit.engine.model_evaluation import build_test_loader, evaluate_model
 from segkit.engine.training.classes import CategoriesInCheckpoint
 from segkit.engine.training.data import build_train_loader
 from segkit.engine.training.ema import WeightEMA
-from segkit.engine.training.faults import FaultGuard
+from segkit.engine.training.faults import FaultGuard, RunningStatistics, guard_divergence
 from segkit.engine.training.flags import FlagExchange
 from segkit.engine.training.hooks import Checkpoints, Evaluation
 from segkit.engine.training.loader import TrainingLoader
@@ -79,6 +79,7 @@ class Trainer(TrainerBase):
         self.optimizer = self.build_optimizer(cfg, model)
         self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
         self.loader = self.data_loader = self.build_train_loader(cfg, self.seed)
+        guard_divergence(model)
         self.model = _distribute(model)
         self.model.train()
         device = next(self.model.parameters()).device
@@ -89,6 +90,7 @@ class Trainer(TrainerBase):
         self.losses = LossSums()
         limits = cfg.SOLVER.MAX_SKIPPED_STEPS, comm.get_rank(), self.flags.lag, cfg.DATALOADER.MAX_UNREADABLE
         self.faults = FaultGuard(Path(cfg.OUTPUT_DIR), *limits)
+        self.statistics = RunningStatistics(model, self.flags.lag)
         self.results: dict[str, Any] | None = None
         self.is_finished = False
         self.stop_request = StopRequest()
@@ -146,6 +148,7 @@ class Trainer(TrainerBase):
         try:
             parts = self.loader.next_step()
             self._data_time += time.perf_counter() - begin
+            self.statistics.keep(self.iter)
             self.last_step = result = self.step(self.iter, parts, self.stop_request.number, len(self.loader.unreadable))
         except RuntimeError as error:
             if (problem := self.loader.explain(error)) is None:
@@ -306,6 +309,8 @@ class Trainer(TrainerBase):
     def _read_flags(self, everything: bool = False) -> None:
         for flags in self.flags.read(everything):
             self._stop_signal = self._stop_signal or flags.stop_signal
+            if flags.bad_loss or flags.bad_gradient:
+                self.statistics.restore(flags.iteration)
             self.faults.check(flags, self.checkpointer.model, self.seed)
 
     def _log(self) -> None:
