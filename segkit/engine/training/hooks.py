@@ -45,6 +45,7 @@ class Evaluation(HookBase):
         """See base class."""
         done = self.trainer.iter + 1
         if self.period > 0 and done % self.period == 0 and done < self.trainer.max_iter:
+            self.trainer.save()  # the evaluation takes long, and a job may be ended in it
             self._evaluate()
 
     def after_train(self) -> None:
@@ -53,7 +54,11 @@ class Evaluation(HookBase):
             self._evaluate()
 
     def _evaluate(self) -> None:
+<<<<<<< HEAD
         with self.trainer.ema.applied() if self.trainer.ema else nullcontext():
+=======
+        with self.trainer.stop_request.raising():
+>>>>>>> f1e4532 (End a training at the end of a step or at once in an evaluation, with its checkpoint)
             self.trainer.results = self.trainer.test(self.trainer.cfg, self.trainer.model)
         if numbers := flatten_results_dict(select_numbers(self.trainer.results)):
             self.trainer.storage.put_scalars(**numbers, smoothing_hint=False)

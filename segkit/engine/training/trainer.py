@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 import weakref
 from collections.abc import Mapping
@@ -139,6 +140,8 @@ class Trainer(TrainerBase):
                 self.loader.close()
                 self.after_train()
         if self._stop_signal:
+            name = signal.Signals(self._stop_signal).name
+            logger.warning("%s: saved after iteration %d; --resume goes on from it", name, self.iter)
             raise Terminated(self._stop_signal)
 
     def run_step(self) -> None:
