@@ -54,11 +54,8 @@ class Evaluation(HookBase):
             self._evaluate()
 
     def _evaluate(self) -> None:
-<<<<<<< HEAD
-        with self.trainer.ema.applied() if self.trainer.ema else nullcontext():
-=======
-        with self.trainer.stop_request.raising():
->>>>>>> f1e4532 (End a training at the end of a step or at once in an evaluation, with its checkpoint)
+        averaged = self.trainer.ema.applied() if self.trainer.ema else nullcontext()
+        with self.trainer.stop_request.raising(), averaged:
             self.trainer.results = self.trainer.test(self.trainer.cfg, self.trainer.model)
         if numbers := flatten_results_dict(select_numbers(self.trainer.results)):
             self.trainer.storage.put_scalars(**numbers, smoothing_hint=False)
