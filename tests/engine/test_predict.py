@@ -72,6 +72,16 @@ def test_predict_writes_overlays_and_json_for_a_folder(
     assert COCO(str(tmp_path / "out/instances.json")).anns
 
 
+def test_safetensors_predict_the_same(weights: Path, toy_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    converted, image = tmp_path / "model.safetensors", min((toy_folder / "images").iterdir())
+    assert main(["weights", str(weights), str(converted)]) == 0
+    for number, path in enumerate((weights, converted)):
+        assert predict(path, tmp_path / str(number), image) == 0
+    first, second = ((tmp_path / str(number) / "panoptic.json").read_bytes() for number in range(2))
+    assert first == second
+
+
 def test_images_of_the_same_name_get_different_outputs(weights: Path, toy_folder: Path, tmp_path: Path) -> None:
     image = Image.open(toy_folder / "images/000000000001.png")
     for folder in ("a", "b"):
