@@ -5,19 +5,24 @@ Trainings are not run, since they need real data: their options, recipes and key
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
+from torch.distributed.run import get_args_parser
 
 from segkit.cli.main import main
 from segkit.config import load_config
@@ -27,7 +32,9 @@ from segkit.data.datasets.custom import register_custom
 from segkit.engine import register
 from segkit.structures import architecture_spec
 from segkit.utils import plugins
+from segkit.utils.config_files import find_config_file
 from segkit.utils.errors import ConfigError
+from segkit.utils.signals import SIGNAL_BASE
 from tests.helpers import docs_workspace, saved_heads
 from tests.helpers.code_blocks import ROOT, Block, Command, expand, list_pages, parse_segkit, parse_shell, read_blocks
 
@@ -153,7 +160,8 @@ def test_trees_of_files_hold_nothing_else(block: Block) -> None:
 
 
 @select(PYTHON)
-def test_python_blocks_run(block: Block, folder: Path) -> None:
+def test_python_blocks_run(block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(AutoExecutor=Executor))
     names: dict[str, Any] = {"__name__": "example"}
     title = re.match(r"# (segkit/\S+)\n", block.code)
     for module in EXAMPLES[title[1]] if title else ():
@@ -170,6 +178,20 @@ def test_python_blocks_run(block: Block, folder: Path) -> None:
     if title and "register" in names and "def register(" in block.code:
         names["register"](folder)
         assert set(DatasetCatalog) > registered
+
+
+class Executor:
+    """In place of submitit's, which needs Slurm: checks what it would run."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def update_parameters(self, **parameters: int) -> None:
+        assert parameters["tasks_per_node"] == parameters["gpus_per_node"]
+
+    def submit(self, function: Any, *arguments: Any, **keywords: Any) -> None:
+        bound = inspect.signature(function).bind(*arguments, **keywords).arguments
+        load_config(find_config_file(bound["config_file"]), bound["opts"])
 
 
 @select(YAML)
@@ -236,4 +258,21 @@ def check_python(command: Command, _: Any) -> None:
     assert (ROOT / command.arguments[0]).is_file(), command
 
 
+def check_torchrun(command: Command, capsys: Any) -> None:
+    """Its own options, then those of the training."""
+    args = get_args_parser().parse_args(command.arguments)
+    assert args.training_script == "tools/train_net.py"
+    check_segkit(Command({}, "segkit", ["train", *args.training_script_args]), capsys)
+
+
+def check_sbatch(command: Command, capsys: Any) -> None:
+    script = ROOT / command.arguments[0]
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    text = script.read_text(encoding="utf-8")
+    assert re.search(r"^srun .* python tools/train_net.py --resume \"\$@\"$", text, re.MULTILINE)
+    assert f'"$code" -eq {SIGNAL_BASE + signal.SIGUSR2}' in text
+    check_segkit(Command({}, "segkit", ["train", "--resume", *command.arguments[1:]]), capsys)
+
+
 CHECKS = {"segkit": check_segkit, "make": check_make, "pip": check_pip, "python": check_python}
+CHECKS |= {"torchrun": check_torchrun, "sbatch": check_sbatch}
