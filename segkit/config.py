@@ -146,7 +146,8 @@ def _add_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.ACCUMULATION_STEPS = 1
     # Type of SOLVER.AMP.ENABLED: "bfloat16", "float16", or "auto": bfloat16 if the device computes in it.
     cfg.SOLVER.AMP.DTYPE = "auto"
-    # Iterations between two lines of the log. Losses are summed on the device and read back only then.
+    # Iterations between two lines of the log; 0: one at the end. Losses are summed on the device and read back only
+    # then.
     cfg.SOLVER.LOG_PERIOD = 20
 
     # Exponential moving average of the weights, which evaluations use; DECAY in [0, 1), of one iteration, less in the

@@ -14,7 +14,7 @@ SHOWN = (
     "detectron2.engine.train_loop",
     "detectron2.utils.events",
 )
-PROGRESS = ("Start inference", "Inference done", "Overall training speed")  # messages of other modules that are shown
+PROGRESS = ("Start inference", "Inference done")  # messages of other modules that are shown
 DEBUG = "SEGKIT_DEBUG"
 
 

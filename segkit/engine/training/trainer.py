@@ -16,7 +16,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, create_ddp_model, hooks
 from detectron2.engine.train_loop import HookBase, TrainerBase
 from detectron2.solver import LRMultiplier, build_lr_scheduler
-from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import EventStorage, EventWriter
 
 from segkit.config import with_segkit_keys
 from segkit.data.catalog import load_dataset, load_datasets
@@ -33,8 +33,10 @@ from segkit.engine.training.loader import TrainingLoader
 from segkit.engine.training.losses import LossSums
 from segkit.engine.training.optimizers import build_optimizer
 from segkit.engine.training.seeds import STEP, seed_generators
+from segkit.engine.training.speed import Speed
 from segkit.engine.training.step import StepResult, TrainingStep
 from segkit.engine.training.stop import StopRequest
+from segkit.engine.training.writers import JsonLines, LogLine, TensorBoardWriter, Writers
 from segkit.utils.errors import CheckpointError
 from segkit.utils.signals import Terminated
 
@@ -64,6 +66,7 @@ class Trainer(TrainerBase):
         loader: gives this process's images.
         results: of the last evaluation; None if there was none.
         is_finished: the last iteration is done.
+        data_seconds: that this process has waited for images.
 
     Raises:
         ConfigError: a class count contradicts the dataset, or the datasets contradict each other.
@@ -95,7 +98,7 @@ class Trainer(TrainerBase):
         self.results: dict[str, Any] | None = None
         self.is_finished = False
         self.stop_request = StopRequest()
-        self._stop_signal, self._data_time = 0, 0.0
+        self._stop_signal, self.data_seconds = 0, 0.0
         self._saved_iter = -1
         categories = load_dataset(cfg.DATASETS.TRAIN[0]).categories
         classes = CategoriesInCheckpoint(categories, cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS, cfg.PLUGINS)
@@ -150,7 +153,7 @@ class Trainer(TrainerBase):
         begin = time.perf_counter()
         try:
             parts = self.loader.next_step()
-            self._data_time += time.perf_counter() - begin
+            self.data_seconds += time.perf_counter() - begin
             self.statistics.keep(self.iter)
             self.last_step = result = self.step(self.iter, parts, self.stop_request.number, len(self.loader.unreadable))
         except RuntimeError as error:
@@ -160,7 +163,17 @@ class Trainer(TrainerBase):
         self.losses.add(result.losses)
         self.faults.remember(self.iter, parts, result.part_losses, self.optimizer.param_groups[0]["lr"])
         self._read_flags()
-        self._log()
+        if self.ends_period():  # every process must read
+            self.storage.put_scalars(**self.losses.read(), smoothing_hint=False)
+
+    def ends_period(self) -> bool:
+        """Whether this iteration is the last one of SOLVER.LOG_PERIOD iterations, of all, or before a stop.
+
+        Returns:
+            The same on all processes.
+        """
+        done, period = self.iter + 1, self.cfg.SOLVER.LOG_PERIOD
+        return done >= self.max_iter or self._stop_signal != 0 or (period > 0 and done % period == 0)
 
     def save(self) -> None:
         """Write the checkpoint of this iteration, unless it is written; the main process writes."""
@@ -213,22 +226,25 @@ class Trainer(TrainerBase):
             checkpoint is there.
         """
         cfg = self.cfg
-        built: list[HookBase | None] = [hooks.IterationTimer(), hooks.LRScheduler(scheduler=self.scheduler), self.ema]
+        built: list[HookBase | None] = [
+            Speed(cfg.SOLVER.IMS_PER_BATCH),
+            hooks.LRScheduler(scheduler=self.scheduler),
+            self.ema,
+        ]
         built += [Checkpoints(cfg.SOLVER.CHECKPOINT_PERIOD), Evaluation(cfg.TEST.EVAL_PERIOD)]
         if comm.is_main_process():
-            built.append(hooks.PeriodicWriter(self.build_writers(), period=cfg.SOLVER.LOG_PERIOD))
+            built.append(Writers(self.build_writers()))
         return built
 
     def build_writers(self) -> list[EventWriter]:
-        """Build the writers for the terminal, TensorBoard and `training.jsonl`. `metrics.json` is kept for the results.
+        """Build the writers for the log, TensorBoard and `training.jsonl`. `metrics.json` is kept for the results.
 
         Returns:
             The writers.
         """
-        output = Path(self.cfg.OUTPUT_DIR)
+        output, period = Path(self.cfg.OUTPUT_DIR), self.cfg.SOLVER.LOG_PERIOD
         output.mkdir(parents=True, exist_ok=True)
-        log = JSONWriter(str(output / "training.jsonl"))
-        return [CommonMetricPrinter(self.max_iter), log, TensorboardXWriter(str(output))]
+        return [LogLine(period), JsonLines(output / "training.jsonl", period), TensorBoardWriter(output, period)]
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
@@ -315,16 +331,6 @@ class Trainer(TrainerBase):
             if flags.bad_loss or flags.bad_gradient:
                 self.statistics.restore(flags.iteration)
             self.faults.check(flags, self.checkpointer.model, self.seed)
-
-    def _log(self) -> None:
-        """Put the means of the last LOG_PERIOD steps into the storage; every process must call it."""
-        period = self.cfg.SOLVER.LOG_PERIOD
-        steps = (self.iter - self.start_iter) % period + 1
-        if (self.iter + 1) % period and self.iter + 1 < self.max_iter:
-            return
-        self.storage.put_scalar("data_time", self._data_time / min(steps, period))
-        self.storage.put_scalars(**self.losses.read())
-        self._data_time = 0.0
 
 
 def choose_seed(cfg: CfgNode) -> int:
