@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import re
 import signal
 import time
@@ -108,7 +109,7 @@ def test_a_training_that_is_stopped_writes_the_part_of_its_period(toy_folder: Pa
 
     def stop(trainer: Trainer) -> None:
         if trainer.iter == 1:
-            trainer.stop_request.request(signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Terminated):
         train(cfg, after_step=stop)
