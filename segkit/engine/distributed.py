@@ -35,7 +35,7 @@ from segkit.utils.terminal import escape_output
 
 THREADS = "OMP_NUM_THREADS"
 DEBUG = "SEGKIT_DEBUG"
-LEAVE_SECONDS = 5.0  # for the others to leave, if not all ranks are asked to end
+LEAVE_SECONDS = 120.0  # for the others, if this rank was asked to end: rank 0 may be saving
 END_SECONDS, STOP_SECONDS, KILL_SECONDS = 15.0, 60.0, 5.0
 FORWARDED = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR2") if hasattr(signal, name))
 # What a command shows as one line; anything else is shown with the traceback of its process.
