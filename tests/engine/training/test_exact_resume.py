@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -35,13 +34,12 @@ def run(*command: str) -> None:
     assert process.returncode == 0, f"{output}\n{error}"
 
 
-def load(output: Path) -> dict[str, Any]:
+def load(output: Path) -> dict[str, torch.Tensor]:
+    """The weights, and the state of the optimizer."""
     state = torch.load(output / "model_final.pth", weights_only=False)
-    return {**state["model"], "momentum": torch.cat([each["momentum_buffer"].flatten() for each in _momenta(state)])}
-
-
-def _momenta(state: dict[str, Any]) -> list[dict[str, torch.Tensor]]:
-    return [*state["trainer"]["optimizer"]["state"].values()]
+    of_parameters = state["trainer"]["optimizer"]["state"]
+    momenta = {f"{key}.{name}": value for key, values in of_parameters.items() for name, value in values.items()}
+    return {**state["model"], **momenta}
 
 
 @pytest.mark.parametrize(("processes", "workers"), [(1, 2), (2, 0), (2, 2)])
@@ -57,4 +55,5 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     assert not (killed / "model_final.pth").exists(), "it was too late to be killed"
     run(*build_command(toy_folder, killed, processes, workers, "--resume"))
     whole, resumed = load(tmp_path / "whole"), load(killed)
+    assert whole.keys() == resumed.keys()
     assert [name for name, value in whole.items() if not torch.equal(value, resumed[name])] == []
