@@ -212,7 +212,8 @@ class Trainer(TrainerBase):
         self._saved_iter = self.iter
         self.seed, self.faults.skipped = state["seed"], state["skipped"]
         if state["processes"] != comm.get_world_size():
-            logger.warning("the checkpoint is of %d processes, now %d", state["processes"], comm.get_world_size())
+            text = "the checkpoint is of %d processes, now there are %d: the images stay the same, in other shares"
+            logger.warning(text, state["processes"], comm.get_world_size())
         self.loader.load_state_dict(state["data"])
         _load_optimizer(self.optimizer, state["optimizer"])
         _load_scheduler(self.scheduler, state["scheduler"], self.iter + 1)
