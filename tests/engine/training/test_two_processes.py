@@ -17,7 +17,7 @@ from tests.helpers.stopped_commands import start, wait_until
 pytestmark = needs_worker_processes
 
 # In the second and third steps of process 1: a loss of NaN, and the error that Detectron2's RPN raises.
-BROKEN = '''
+BROKEN = """
 import os
 from segkit.modeling.meta_arch.panoptic_rcnn import PanopticRCNN
 
@@ -33,7 +33,7 @@ def break_forward(self, batched_inputs):
     return losses
 
 PanopticRCNN.forward = break_forward
-'''
+"""
 
 
 def test_a_loss_that_is_not_finite_in_one_process_skips_the_step_in_both(toy_folder: Path, tmp_path: Path) -> None:
@@ -73,6 +73,7 @@ def test_a_signal_to_one_process_saves_and_ends_both(toy_folder: Path, tmp_path:
 
 
 def _is_rank(pid: int) -> bool:
-    return b"LOCAL_RANK" in Path(f"/proc/{pid}/environ").read_bytes() or b"spawn_main" in Path(
-        f"/proc/{pid}/cmdline"
-    ).read_bytes()
+    return (
+        b"LOCAL_RANK" in Path(f"/proc/{pid}/environ").read_bytes()
+        or b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
