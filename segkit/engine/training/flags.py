@@ -73,8 +73,10 @@ class FlagExchange:
         """
         values, event = torch.cat([flags, bad_gradient.float()[None]]), None
         if self.lag:
-            values = values.to("cpu", non_blocking=True)
-            event = torch.cuda.Event()
+            pinned = torch.empty(
+                values.shape, dtype=values.dtype, pin_memory=True
+            )  # to other memory the copy would wait
+            values, event = pinned.copy_(values, non_blocking=True), torch.cuda.Event()
             event.record()
         self._waiting.append((iteration, values, event))
 

@@ -49,7 +49,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     run(*build_command(toy_folder, tmp_path / "whole", processes, workers=0))
     killed = tmp_path / "killed"
     with start(*build_command(toy_folder, killed, processes, workers)) as process:
-        wait_until(lambda: (killed / "model_0000009.pth").exists(), process)
+        wait_until(lambda: (killed / "model_0000009.pth").exists(), process, seconds=600)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert not (killed / "model_final.pth").exists(), "it was too late to be killed"
