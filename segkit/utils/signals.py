@@ -11,8 +11,8 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-# What kill, timeout, Slurm and Docker send, and a terminal that closes.
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+# What kill, timeout, Slurm and Docker send, and a terminal that closes; USR2: what Slurm sends before a time limit.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR2") if hasattr(signal, name))
 SIGNAL_BASE = 128  # a shell's exit code of a process that a signal ended is SIGNAL_BASE + its number
 AGAIN_SECONDS = 0.01  # from a `Terminated` that Python ignored to the next one
 

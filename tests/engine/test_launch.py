@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.launched_training import build_arguments
 from tests.helpers.ranks import build_slurm_variables, find_free_port
-from tests.helpers.small_training import build_arguments
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 

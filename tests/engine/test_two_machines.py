@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.launched_training import build_arguments
 from tests.helpers.machines import Machine, connect_machines
-from tests.helpers.small_training import build_arguments
 from tests.helpers.stopped_commands import wait_until
 
 ITERATIONS = 30

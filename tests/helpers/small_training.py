@@ -1,18 +1,70 @@
-"""The arguments of a training of two iterations on toy scenes."""
+"""A training of a few steps on toy scenes, with everything that draws random numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
-SMALL = """DATASETS.TRAIN ('t_toy',) DATASETS.TEST ('t_toy',) DATASETS.CHECK_IMAGES 2 SOLVER.IMS_PER_BATCH 2 SEED 3
-    SOLVER.MAX_ITER 2 DATALOADER.NUM_WORKERS 0 TEST.EVAL_PERIOD 0 TEST.EXPORT False MODEL.FPN.OUT_CHANNELS 16
-    MODEL.SEM_SEG_HEAD.CONVS_DIM 16 MODEL.ROI_BOX_HEAD.FC_DIM 16 MODEL.ROI_MASK_HEAD.CONV_DIM 16"""
+import torch
+from detectron2.engine import HookBase
+
+from segkit.engine.setup import prepare_config
+from segkit.engine.training.trainer import Trainer
+
+CONFIG = "toy/panoptic_rcnn_R18_FPN_demo"
+SIZES = """MODEL.FPN.OUT_CHANNELS 16 MODEL.SEM_SEG_HEAD.CONVS_DIM 16 MODEL.ROI_BOX_HEAD.FC_DIM 16
+    MODEL.ROI_MASK_HEAD.CONV_DIM 16"""
 
 
-def build_arguments(toy_folder: Path, output: Path, *options: str) -> list[str]:
-    custom = [
-        {"name": "t_toy", "panoptic_json": f"{toy_folder}/panoptic.json", "panoptic_root": f"{toy_folder}/panoptic"}
-    ]
-    words = ["--config-file", CONFIG, *SMALL.split(), "DATASETS.CUSTOM", str(custom), "OUTPUT_DIR", str(output)]
-    return [*words, *options]
+def build_options(toy_folder: Path, output: Path, **values: Any) -> list[str]:
+    """KEY VALUE pairs; "__" in a name of `values` stands for a dot."""
+    name = f"training_{toy_folder.parent.name}".replace("-", "_")
+    custom = {"name": name, "panoptic_json": f"{toy_folder}/panoptic.json", "panoptic_root": f"{toy_folder}/panoptic"}
+    options = {
+        "DATASETS.TRAIN": f"('{name}',)",
+        "DATASETS.TEST": "()",
+        "DATASETS.CUSTOM": str([custom]),
+        "DATASETS.CHECK_IMAGES": 2,
+        "DATALOADER.NUM_WORKERS": 0,
+        "SOLVER.IMS_PER_BATCH": 2,
+        "SOLVER.MAX_ITER": 6,
+        "SOLVER.CHECKPOINT_PERIOD": 3,
+        "INPUT.LSJ.ENABLED": True,
+        "INPUT.LSJ.SIZE": 64,
+        "INPUT.COPY_PASTE.PROBABILITY": 0.5,
+        "INPUT.COLOR_JITTER.BRIGHTNESS": 0.2,
+        "SEED": 7,
+        "OUTPUT_DIR": output,
+    }
+    options |= {key.replace("__", "."): value for key, value in values.items()}
+    return [*SIZES.split(), *(str(word) for pair in options.items() for word in pair)]
+
+
+def build_config(toy_folder: Path, output: Path, **values: Any) -> Any:
+    return prepare_config(CONFIG, build_options(toy_folder, output, **values))
+
+
+def train(cfg: Any, *, resume: bool = False, after_step: Callable[[Trainer], Any] | None = None) -> Trainer:
+    """Train; `after_step` is called after each step, before the checkpoint."""
+    trainer = Trainer(cfg)
+    if after_step is not None:
+        trainer._hooks.insert(0, _Callback(after_step))
+        trainer._hooks[0].trainer = trainer
+    trainer.resume_or_load(resume=resume)
+    trainer.train()
+    return trainer
+
+
+def compare_weights(first: torch.nn.Module, second: torch.nn.Module) -> list[str]:
+    """The names of the tensors that differ in a bit."""
+    weights = second.state_dict()
+    return [name for name, value in first.state_dict().items() if not torch.equal(value, weights[name])]
+
+
+class _Callback(HookBase):
+    def __init__(self, after_step: Callable[[Trainer], Any]) -> None:
+        self.function = after_step
+
+    def after_step(self) -> None:
+        self.function(self.trainer)
