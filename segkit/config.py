@@ -129,6 +129,11 @@ def _add_keys(cfg: CfgNode) -> None:
 
     # Write predictions, error analysis and counts to OUTPUT_DIR/inference at each evaluation; False: only metrics.
     cfg.TEST.EXPORT = True
+    # Metric by which model_best.pth is chosen, higher is better: its name ("segm/AP") or the end of it ("AP50");
+    # "auto": PQ, else mask AP, else mIoU, else the first one; "": no model_best.pth.
+    cfg.TEST.BEST_METRIC = "auto"
+    # Evaluations without a better TEST.BEST_METRIC after which the training ends; 0: it does not.
+    cfg.SOLVER.EARLY_STOP = CfgNode({"PATIENCE": 0})
     # Also compute boundary PQ, AP and IoU (Cheng et al. 2021); they take about as long as all other metrics.
     cfg.TEST.BOUNDARY = False
 

@@ -10,7 +10,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from segkit.data.catalog import load_dataset
-from segkit.engine.checkpoints.newest import FINAL_WEIGHTS
+from segkit.engine.checkpoints.newest import BEST_WEIGHTS, FINAL_WEIGHTS
 from segkit.engine.run_config import RUN_CONFIG
 from segkit.evaluation.samples import COLUMNS
 from segkit.formats.image_io import read_image
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 GRID, PAGE, METRICS, ANALYSIS = "grid.png", "report.html", "metrics.json", "panoptic_analysis.json"
 # Files of a run, and of each dataset, the most interesting last.
-RUN_FILES = ("log.txt", RUN_CONFIG, FINAL_WEIGHTS)
+RUN_FILES = ("log.txt", RUN_CONFIG, BEST_WEIGHTS, FINAL_WEIGHTS)
 EXPORTS = ("coco_instances_results.json", "panoptic.json", "panoptic", "volumes")
 RESULTS = (PAGE, GRID, METRICS)
 

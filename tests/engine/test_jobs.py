@@ -71,7 +71,12 @@ def test_train_writes_everything_and_resumes_and_evaluates(
         "instances_gt.json",
         "metrics.json",
     }
-    assert {p.name for p in output.glob("model_*.pth")} == {"model_0000001.pth", "model_0000003.pth", "model_final.pth"}
+    assert {p.name for p in output.glob("model_*.pth")} == {
+        "model_0000001.pth",
+        "model_0000003.pth",
+        "model_best.pth",
+        "model_final.pth",
+    }
     lines = [json.loads(line) for line in (output / "training.jsonl").read_text().splitlines()]
     assert all(math.isfinite(line["total_loss"]) for line in lines if "total_loss" in line)
     assert any("panoptic_seg/PQ" in line for line in lines)

@@ -57,7 +57,7 @@ def test_training_and_evaluation_end_with_a_table_the_paths_and_a_page(
     assert "META_ARCHITECTURE: PanopticRCNN" in (run / "config.yaml").read_text()
     exports = [f"inference/t_out/{name}" for name in ("coco_instances_results.json", "panoptic.json", "panoptic")]
     results = [*exports, "report.html", "grid.png", "metrics.json"]
-    files = ["log.txt", "config.yaml", "model_final.pth", *results]
+    files = ["log.txt", "config.yaml", "model_best.pth", "model_final.pth", *results]
     assert [line for line in printed.splitlines() if line.startswith(str(run))] == [str(run / name) for name in files]
     assert all((run / name).exists() for name in files)
     page = (run / "report.html").read_text()

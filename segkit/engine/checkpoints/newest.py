@@ -12,6 +12,7 @@ from segkit.utils.errors import CheckpointError
 from segkit.utils.files import read_bytes
 
 FINAL_WEIGHTS, LAST_CHECKPOINT = "model_final.pth", "last_checkpoint"  # Detectron2's names
+BEST_WEIGHTS = "model_best.pth"  # weights alone, nothing to resume from
 MAX_NAME_BYTES = 4096
 MAX_FAULTS = 3  # damaged files that a message names
 REMEDY = "restore a checkpoint from a copy, or start without --resume in another OUTPUT_DIR"

@@ -28,7 +28,7 @@ from segkit.engine.training.data import build_train_loader
 from segkit.engine.training.ema import WeightEMA
 from segkit.engine.training.faults import FaultGuard, RunningStatistics, guard_divergence
 from segkit.engine.training.flags import FlagExchange
-from segkit.engine.training.hooks import Checkpoints, Evaluation
+from segkit.engine.training.hooks import Checkpoints, Evaluation, check_patience
 from segkit.engine.training.loader import TrainingLoader
 from segkit.engine.training.losses import LossSums
 from segkit.engine.training.optimizers import build_optimizer
@@ -128,14 +128,14 @@ class Trainer(TrainerBase):
             self.iter = self.start_iter
             try:
                 self.before_train()
-                for iteration in range(self.start_iter, self.max_iter):
-                    self.iter = iteration
+                while self.iter < self.max_iter:  # a hook may end the training early
                     self.before_step()
                     self.run_step()
                     self.after_step()
                     if self._stop_signal:
                         self.save()
                         break
+                    self.iter += 1
                 else:
                     self._read_flags(everything=True)
                     self.iter, self.is_finished = self.max_iter, True
@@ -188,6 +188,7 @@ class Trainer(TrainerBase):
             Numbers, texts and tensors.
         """
         state = {"version": VERSION, "seed": self.seed, "processes": comm.get_world_size(), **super().state_dict()}
+        state["iteration"] = min(self.iter, self.max_iter - 1)  # the last one that was done
         state |= {
             "data": self.loader.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -232,7 +233,10 @@ class Trainer(TrainerBase):
             hooks.LRScheduler(scheduler=self.scheduler),
             self.ema,
         ]
-        built += [Checkpoints(cfg.SOLVER.CHECKPOINT_PERIOD), Evaluation(cfg.TEST.EVAL_PERIOD)]
+        built += [
+            Checkpoints(cfg.SOLVER.CHECKPOINT_PERIOD),
+            Evaluation(cfg.TEST.EVAL_PERIOD, cfg.TEST.BEST_METRIC, check_patience(cfg)),
+        ]
         if comm.is_main_process():
             built.append(Writers(self.build_writers()))
         return built
