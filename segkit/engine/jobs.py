@@ -24,6 +24,7 @@ from segkit.engine.outcome import check_expected_results, print_outcome
 from segkit.engine.peers import Peers
 from segkit.engine.run_config import write_run_config
 from segkit.engine.run_lock import RunLock, RunLockHook, hold_run_folder
+from segkit.engine.run_record import write_run_record
 from segkit.engine.setup import prepare_config
 from segkit.engine.terminal_log import keep_records, shorten_terminal_log, write_records
 from segkit.engine.training.trainer import Trainer
@@ -90,7 +91,7 @@ def _run_rank(
     if peers.world_size > 1:
         check_machines_agree(peers, cfg, [*(() if eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
         connect_group(peers, cfg.MODEL.DEVICE)
-    run_in_this_process(cfg, eval_only, resume, config_file, records)
+    run_in_this_process(cfg, eval_only, resume, config_file, records, opts)
 
 
 def run_in_this_process(
@@ -99,6 +100,7 @@ def run_in_this_process(
     resume: bool = False,
     config_file: str = "",
     records: Sequence[logging.LogRecord] = (),
+    opts: Sequence[str] = (),
 ) -> dict[str, Any] | None:
     """Train or evaluate with a config of `prepare_config`, as one process of the job; print and check the outcome.
 
@@ -106,8 +108,9 @@ def run_in_this_process(
         cfg: the checked config.
         eval_only: evaluate MODEL.WEIGHTS instead of training.
         resume: continue from (or evaluate) the last checkpoint of OUTPUT_DIR.
-        config_file: path of the file, for Detectron2's log.
+        config_file: path of the file, for Detectron2's log and run.json.
         records: what the checks have logged, for the log file.
+        opts: KEY VALUE pairs that override the config file, for run.json.
 
     Returns:
         The results of the last evaluation, None if there was none.
@@ -129,6 +132,7 @@ def run_in_this_process(
         if comm.is_main_process():
             write_run_config(cfg)  # in place of Detectron2's, whose paths are those of the working directory
             write_records(records)
+        write_run_record(cfg, config_file, opts, eval_only=eval_only, resume=resume)
         results = evaluate(cfg, resume=resume) if eval_only else train(cfg, resume=resume, lock=lock)
         if comm.is_main_process():
             print_outcome(cfg, results, trained=not eval_only)
