@@ -155,6 +155,12 @@ def _add_keys(cfg: CfgNode) -> None:
     # then.
     cfg.SOLVER.LOG_PERIOD = 20
 
+    # Power of SOLVER.LR_SCHEDULER_NAME "WarmupPolyLR".
+    cfg.SOLVER.POLY_LR_POWER = cfg.SOLVER.get("POLY_LR_POWER", 0.9)  # DeepLab's projects have this key too
+    # Images of a step that the learning rate and the iterations of this config are for: with IMS_PER_BATCH k times as
+    # large, learning rates are multiplied by k and iterations divided by k, see `scale_schedule`; 0: they stay.
+    cfg.SOLVER.REFERENCE_BATCH = 0
+
     # Exponential moving average of the weights, which evaluations use; DECAY in [0, 1), of one iteration, less in the
     # first ones: min(DECAY, (1 + t) / (10 + t)) in iteration t.
     cfg.SOLVER.EMA = CfgNode({"ENABLED": False, "DECAY": 0.9998})

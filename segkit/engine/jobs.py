@@ -27,6 +27,7 @@ from segkit.engine.run_lock import RunLock, RunLockHook, hold_run_folder
 from segkit.engine.run_record import write_run_record
 from segkit.engine.setup import prepare_config
 from segkit.engine.terminal_log import keep_records, shorten_terminal_log, write_records
+from segkit.engine.training.schedules import scale_schedule
 from segkit.engine.training.trainer import Trainer
 from segkit.utils.config_files import find_config_file
 from segkit.utils.errors import ConfigError
@@ -80,6 +81,7 @@ def _run_rank(
     def prepare() -> CfgNode:
         cfg = prepare_config(config_file, opts, train=not eval_only, check=peers.rank == 0)
         if not eval_only:
+            cfg = scale_schedule(cfg, peers.world_size)
             check_world_size(cfg, peers.world_size)
         return cfg
 

@@ -15,7 +15,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, create_ddp_model, hooks
 from detectron2.engine.train_loop import HookBase, TrainerBase
-from detectron2.solver import LRMultiplier, build_lr_scheduler
+from detectron2.solver import LRMultiplier
 from detectron2.utils.events import EventStorage, EventWriter
 
 from segkit.config import with_segkit_keys
@@ -32,6 +32,7 @@ from segkit.engine.training.hooks import Checkpoints, Evaluation, check_patience
 from segkit.engine.training.loader import TrainingLoader
 from segkit.engine.training.losses import LossSums
 from segkit.engine.training.optimizers import build_optimizer
+from segkit.engine.training.schedules import build_lr_scheduler, scale_schedule
 from segkit.engine.training.seeds import STEP, seed_generators
 from segkit.engine.training.speed import Speed
 from segkit.engine.training.step import StepResult, TrainingStep
@@ -74,7 +75,7 @@ class Trainer(TrainerBase):
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
-        self.cfg = cfg = _with_class_counts(cfg)
+        self.cfg = cfg = scale_schedule(_with_class_counts(cfg), comm.get_world_size())
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.seed = choose_seed(cfg)
         seed_generators(self.seed)
@@ -279,7 +280,7 @@ class Trainer(TrainerBase):
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
-        """Build the schedule of the learning rate.
+        """Build the schedule of the learning rate, see `build_lr_scheduler`.
 
         Args:
             cfg: config of `prepare_config`.
