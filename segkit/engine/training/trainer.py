@@ -28,6 +28,7 @@ from segkit.engine.training.data import build_train_loader
 from segkit.engine.training.ema import WeightEMA
 from segkit.engine.training.faults import FaultGuard, RunningStatistics, guard_divergence
 from segkit.engine.training.flags import FlagExchange
+from segkit.engine.training.head_logging import heads_logging
 from segkit.engine.training.hooks import Checkpoints, Evaluation, check_patience
 from segkit.engine.training.loader import TrainingLoader
 from segkit.engine.training.losses import LossSums
@@ -156,7 +157,9 @@ class Trainer(TrainerBase):
             parts = self.loader.next_step()
             self.data_seconds += time.perf_counter() - begin
             self.statistics.keep(self.iter)
-            self.last_step = result = self.step(self.iter, parts, self.stop_request.number, len(self.loader.unreadable))
+            with heads_logging(self.ends_period()):
+                reports = self.stop_request.number, len(self.loader.unreadable)
+                self.last_step = result = self.step(self.iter, parts, *reports)
         except RuntimeError as error:
             if (problem := self.loader.explain(error)) is None:
                 raise

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling.roi_heads import ROI_MASK_HEAD_REGISTRY, MaskRCNNConvUpsampleHead
-from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference, mask_rcnn_loss
+from detectron2.modeling.roi_heads import ROI_MASK_HEAD_REGISTRY, MaskRCNNConvUpsampleHead, mask_head
+from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference
 from detectron2.structures import Instances
 
 from segkit.config import with_segkit_keys
@@ -49,7 +49,7 @@ class DiceMaskHead(MaskRCNNConvUpsampleHead):
         if not self.training:
             mask_rcnn_inference(logits, instances)
             return instances
-        cross_entropy = mask_rcnn_loss(logits, instances, self.vis_period) * self.loss_weight
+        cross_entropy = mask_head.mask_rcnn_loss(logits, instances, self.vis_period) * self.loss_weight
         return {"loss_mask": cross_entropy, "loss_mask_dice": self._compute_dice(logits, instances) * self.dice_weight}
 
     def _compute_dice(self, logits: torch.Tensor, instances: list[Instances]) -> torch.Tensor:
