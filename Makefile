@@ -21,6 +21,13 @@ DEV := $(VENV)/.segkit-dev
 endif
 # This file exists while something is installed into the environment. If it is found later, the environment is incomplete.
 UNDER_WAY := $(VENV)/.segkit-installing
+# What `make wheelhouse` collects, for which cluster and where. TESTS=1 adds what the tests need.
+WHEELHOUSE ?= wheelhouse
+PYTHON_VERSION ?=
+PLATFORM ?= x86_64
+EXTRAS ?= fast,train
+WITHOUT ?=
+MAX_MB ?=
 # The environment of the light half: what `pip install segkit` brings, and pytest. No torch, no Detectron2.
 LIGHT_VENV := $(VENV)-light
 LIGHT_TESTS := tests/test_light.py $(addprefix tests/,cli utils structures formats fusion metrics classical report scoring curation)
@@ -30,7 +37,7 @@ PIP := $(PY) -m pip --disable-pip-version-check install -c $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-light test-matrix lint bench clean check-python remake
+.PHONY: help demo test test-all test-light test-matrix lint bench wheelhouse clean check-python remake
 
 help: ## this list
 	@echo "make TARGET [PYTHON=python3.12] [VENV=.venv]"
@@ -71,6 +78,10 @@ lint: $(DEV) ## style, types, and the import layers
 bench: $(DEV) ## each benchmark against its peer
 	@[ "$(VENV)" = none ] || $(PIP) -q -e ".[fast,bench]"
 	@for file in benchmarks/[!_]*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
+
+wheelhouse: ## the wheels that a cluster without internet needs, in WHEELHOUSE: docs/clusters.md
+	@$(PYTHON) tools/make_wheelhouse.py --output "$(WHEELHOUSE)" --python-version "$(PYTHON_VERSION)" --platform "$(PLATFORM)" \
+		--extras "$(EXTRAS)" --without "$(WITHOUT)" --max-mb "$(MAX_MB)" $(if $(filter-out 0,$(TESTS)),--extras test --alone "$(ORACLES)")
 
 clean: ## remove caches and build products; output/ and VENV stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
