@@ -28,6 +28,7 @@ PLATFORM ?= x86_64
 EXTRAS ?= fast,train
 WITHOUT ?=
 MAX_MB ?=
+TESTS ?=
 # The environment of the light half: what `pip install segkit` brings, and pytest. No torch, no Detectron2.
 LIGHT_VENV := $(VENV)-light
 LIGHT_TESTS := tests/test_light.py $(addprefix tests/,cli utils structures formats fusion metrics classical report scoring curation)

@@ -15,12 +15,12 @@ import shutil
 import signal
 import sys
 import tempfile
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-if (pip := find_spec("pip")) is None or pip.origin is None:
+if (pip := PathFinder.find_spec("pip")) is None or pip.origin is None:
     sys.exit(f"make_wheelhouse: {sys.executable} has no pip; name another Python, as in PYTHON=python3.12")
 sys.path.append(str(Path(pip.origin).parent / "_vendor"))  # has packaging, if it is not installed
 

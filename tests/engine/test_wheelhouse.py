@@ -95,8 +95,8 @@ def test_sources_that_must_be_compiled_are_refused(calls, tmp_path):
     with pytest.raises(WheelhouseError) as error:
         build(tmp_path).collect(["compiled-source"])
     assert str(error.value) == (
-        "compiled-source-1.0.tar.gz: there is no wheel for Python 3.12 on manylinux_2_28_x86_64, and the sources must be "
-        "compiled; name a later glibc, as in PLATFORM=manylinux_2_34_x86_64, or leave it out by WITHOUT"
+        "compiled-source-1.0.tar.gz: there is no wheel for Python 3.12 on manylinux_2_28_x86_64, and the sources must "
+        "be compiled; name a later glibc, as in PLATFORM=manylinux_2_34_x86_64, or leave it out by WITHOUT"
     )
 
 

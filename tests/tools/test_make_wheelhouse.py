@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from segkit.engine import wheelhouse
 from tests.helpers.tiny_wheels import make_pip, write_wheel
@@ -191,21 +192,19 @@ def make_environment(folder: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     links = folder / "cluster"
     links.mkdir()
-    pending, seen = [*PRESENT], set()
+    pending, seen = [Requirement(name) for name in PRESENT], set()
     while pending:
-        name = pending.pop()
-        if name in seen:
+        requirement = pending.pop()
+        if str(requirement) in seen or not list(importlib.metadata.distributions(name=requirement.name)):
             continue
-        seen.add(name)
-        try:
-            distribution = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # of another platform
+        seen.add(str(requirement))
+        distribution = importlib.metadata.distribution(requirement.name)
         for path in {Path(file.parts[0]) for file in distribution.files or () if file.parts[0] != ".."}:
             if not (links / path).exists():
                 (links / path).symlink_to(distribution.locate_file(path))
-        requirements = map(wheelhouse.Requirement, distribution.requires or ())
-        pending += [r.name for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
+        needed = [Requirement(line) for line in distribution.requires or ()]
+        extras = [{"extra": extra} for extra in ("", *requirement.extras)]
+        pending += [r for r in needed if r.marker is None or any(r.marker.evaluate(extra) for extra in extras)]
     (site,) = (folder / "venv/lib").glob("python*/site-packages")
     (site / "cluster.pth").write_text(f"{links}\n")
     return folder / "venv"
