@@ -165,6 +165,11 @@ def _add_keys(cfg: CfgNode) -> None:
     # first ones: min(DECAY, (1 + t) / (10 + t)) in iteration t.
     cfg.SOLVER.EMA = CfgNode({"ENABLED": False, "DECAY": 0.9998})
 
+    # Trackers of experiments, beside TensorBoard, if their packages are installed; "": their environment variables or
+    # defaults decide. NAME is that of the run, URI the address of the tracking server or folder.
+    cfg.LOG = CfgNode({"WANDB": {"ENABLED": False, "PROJECT": "segkit", "NAME": ""}})
+    cfg.LOG.MLFLOW = CfgNode({"ENABLED": False, "EXPERIMENT": "segkit", "NAME": "", "URI": ""})
+
     # Steps with a loss or gradient that is not finite: they are skipped, with a warning each, up to so many.
     cfg.SOLVER.MAX_SKIPPED_STEPS = 10
 

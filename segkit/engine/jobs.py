@@ -28,6 +28,7 @@ from segkit.engine.run_record import write_run_record
 from segkit.engine.setup import prepare_config
 from segkit.engine.terminal_log import keep_records, shorten_terminal_log, write_records
 from segkit.engine.training.schedules import scale_schedule
+from segkit.engine.training.trackers import check_trackers
 from segkit.engine.training.trainer import Trainer
 from segkit.utils.config_files import find_config_file
 from segkit.utils.errors import ConfigError
@@ -83,6 +84,8 @@ def _run_rank(
         if not eval_only:
             cfg = scale_schedule(cfg, peers.world_size)
             check_world_size(cfg, peers.world_size)
+            if peers.rank == 0:
+                check_trackers(cfg)
         return cfg
 
     load_plugins(plugins)  # a started process begins without

@@ -38,6 +38,7 @@ from segkit.engine.training.seeds import STEP, seed_generators
 from segkit.engine.training.speed import Speed
 from segkit.engine.training.step import StepResult, TrainingStep
 from segkit.engine.training.stop import StopRequest
+from segkit.engine.training.trackers import build_trackers
 from segkit.engine.training.writers import JsonLines, LogLine, TensorBoardWriter, Writers
 from segkit.utils.errors import CheckpointError
 from segkit.utils.signals import Terminated
@@ -246,14 +247,18 @@ class Trainer(TrainerBase):
         return built
 
     def build_writers(self) -> list[EventWriter]:
-        """Build the writers for the log, TensorBoard and `training.jsonl`. `metrics.json` is kept for the results.
+        """Build the writers for the log, TensorBoard, `training.jsonl` and the trackers of LOG.
 
         Returns:
             The writers.
+
+        Raises:
+            ConfigError: the package of a tracker is not installed.
         """
         output, period = Path(self.cfg.OUTPUT_DIR), self.cfg.SOLVER.LOG_PERIOD
         output.mkdir(parents=True, exist_ok=True)
-        return [LogLine(period), JsonLines(output / "training.jsonl", period), TensorBoardWriter(output, period)]
+        files = [JsonLines(output / "training.jsonl", period), TensorBoardWriter(output, period)]
+        return [LogLine(period), *files, *build_trackers(self.cfg)]
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:

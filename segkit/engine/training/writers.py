@@ -45,6 +45,8 @@ class Writers(hooks.PeriodicWriter):
         for writer in self._writers:
             if self.trainer.is_finished:  # the last evaluation
                 writer.write()
+            if isinstance(writer, NumbersWriter):
+                writer.is_finished = self.trainer.is_finished
             writer.close()
 
 
@@ -56,9 +58,13 @@ class NumbersWriter(EventWriter):
 
     Args:
         period: iterations between two calls of `write`; 0: there is one at the end.
+
+    Attributes:
+        is_finished: the last iteration is done; set before `close`.
     """
 
     def __init__(self, period: int) -> None:
+        self.is_finished = False
         self.window = max(1, period)  # of the median of numbers that are put at each iteration
         self._last_iteration = -1
 
