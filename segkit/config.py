@@ -181,6 +181,13 @@ def _add_keys(cfg: CfgNode) -> None:
 
     # "SGD" (with SOLVER.MOMENTUM and NESTEROV) or "ADAMW".
     cfg.SOLVER.OPTIMIZER = cfg.SOLVER.get("OPTIMIZER", "SGD")  # other packages have this key too
+    # Factor of the backbone's learning rate.
+    cfg.SOLVER.BACKBONE_MULTIPLIER = cfg.SOLVER.get("BACKBONE_MULTIPLIER", 1.0)  # Mask2Former has this key too
+    # Factor of the learning rate from each block of a ViT or Swin backbone to the one before, in (0, 1]; 1: none.
+    cfg.SOLVER.LAYER_DECAY = 1.0
+    # Weights that are not trained: beginnings of their names, as ["backbone.bottom_up.res2"]. Their BatchNorm keeps its
+    # running statistics.
+    cfg.MODEL.FREEZE = []
 
 
 def load_config(path: str | Path = "", opts: Sequence[str] = ()) -> CfgNode:

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.solver.build import get_default_optimizer_params
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
+from segkit.engine.training.layer_decay import BACKBONE, compute_layer_factors
 from segkit.utils.errors import ConfigError
 from segkit.utils.text import suggest
 
@@ -17,7 +18,7 @@ NORM, VALUE, FULL_MODEL = "norm", "value", "full_model"  # of SOLVER.CLIP_GRADIE
 
 
 def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Build SOLVER.OPTIMIZER over Detectron2's parameter groups, merged.
+    """Build SOLVER.OPTIMIZER over Detectron2's parameter groups, merged: one for each learning rate and weight decay.
 
     The step is fused: one kernel for all weights of a group, which leaves the weights unchanged if its attribute
     `found_inf` is 1, without reading it back.
@@ -30,15 +31,17 @@ def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimiz
         The optimizer.
 
     Raises:
-        ConfigError: the name is unknown.
+        ConfigError: the name is unknown, or learning rates contradict each other.
     """
     name = cfg.SOLVER.OPTIMIZER.upper()
     if name not in OPTIMIZERS:
         remedy = suggest(name, [*OPTIMIZERS], f"choose one of {', '.join(OPTIMIZERS)}")
         raise ConfigError(f"SOLVER.OPTIMIZER {cfg.SOLVER.OPTIMIZER!r} is unknown", remedy=remedy)
     keys = "base_lr", "weight_decay_norm", "bias_lr_factor", "weight_decay_bias"
-    groups = get_default_optimizer_params(model, **{key: cfg.SOLVER[key.upper()] for key in keys})
-    return OPTIMIZERS[name](cfg, groups)
+    options = {key: cfg.SOLVER[key.upper()] for key in keys}
+    if factors := _compute_factors(cfg, model):
+        options["lr_factor_func"] = factors.__getitem__
+    return OPTIMIZERS[name](cfg, get_default_optimizer_params(model, **options))
 
 
 def clip_gradients(cfg: CfgNode, parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
@@ -70,6 +73,22 @@ def clip_gradients(cfg: CfgNode, parameters: Sequence[torch.nn.Parameter]) -> to
         problem = f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE {options.CLIP_TYPE!r} is unknown"
         raise ConfigError(problem, remedy=f"choose one of {VALUE}, {NORM}, {FULL_MODEL}")
     return norm
+
+
+def _compute_factors(cfg: CfgNode, model: torch.nn.Module) -> dict[str, float]:
+    """Name of a weight -> factor of its learning rate; empty if all are 1."""
+    solver = cfg.SOLVER
+    if solver.LAYER_DECAY == solver.BACKBONE_MULTIPLIER == 1:
+        return {}
+    if solver.BIAS_LR_FACTOR != 1:  # Detectron2 drops the factors of biases then
+        problem = "SOLVER.BIAS_LR_FACTOR cannot be combined with LAYER_DECAY or BACKBONE_MULTIPLIER"
+        raise ConfigError(problem, remedy="set it to 1.0")
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    if not any(name.startswith(BACKBONE) for name in names):
+        raise ConfigError("SOLVER.BACKBONE_MULTIPLIER needs a model with a backbone", remedy="set it to 1.0")
+    factors = compute_layer_factors(names, solver.LAYER_DECAY)
+    multiplier = solver.BACKBONE_MULTIPLIER
+    return {name: factor * multiplier if name.startswith(BACKBONE) else factor for name, factor in factors.items()}
 
 
 def _compute_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -28,6 +28,7 @@ from segkit.engine.training.data import build_train_loader
 from segkit.engine.training.ema import WeightEMA
 from segkit.engine.training.faults import FaultGuard, RunningStatistics, guard_divergence
 from segkit.engine.training.flags import FlagExchange
+from segkit.engine.training.freezing import freeze_layers
 from segkit.engine.training.head_logging import heads_logging
 from segkit.engine.training.hooks import Checkpoints, Evaluation, check_patience
 from segkit.engine.training.loader import TrainingLoader
@@ -82,6 +83,7 @@ class Trainer(TrainerBase):
         self.seed = choose_seed(cfg)
         seed_generators(self.seed)
         model = self.build_model(cfg)
+        freeze_layers(model, cfg.MODEL.FREEZE)
         _log_size(cfg, model)
         self.optimizer = self.build_optimizer(cfg, model)
         self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)

@@ -1,0 +1,64 @@
+"""Learning rates of a transformer's blocks that decay towards its input (Clark et al. 2020; BEiT, MAE, ViTDet)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from segkit.utils.errors import ConfigError
+
+BACKBONE = "backbone."
+# In Detectron2's, timm's and DINO's names. Blocks of Swin are numbered through its stages: layers.0.blocks.1.
+BLOCK = re.compile(r"^(?P<stage>.*?)(?:^|\.)blocks\.\d+(?=\.)")
+STAGE = re.compile(r"^.*?(?:^|\.)layers[._]\d+(?=\.)")
+EMBEDDING = re.compile(
+    r"(?:^|\.)(?:\w*pos_embed|patch_embed|cls_token|dist_token|reg_token|register_tokens|mask_token)\b"
+)
+RESIDUAL = ".residual."  # convolutions that ViTDet adds to blocks, which no pre-training has seen
+
+
+def compute_layer_factors(names: Iterable[str], decay: float) -> dict[str, float]:
+    """Compute the factor of each weight's learning rate: decay ** (layers above the weight's layer).
+
+    The embeddings are layer 0, the n blocks are 1 to n, everything else, as the last norm, is layer n + 1, as in
+    `detectron2.modeling.backbone.vit.get_vit_lr_decay_rate` and `timm.optim.param_groups_layer_decay`. A stage of Swin
+    has its merging of patches in the layer of its last block.
+
+    Args:
+        names: of all weights of the model, in its order. Those outside of "backbone." have the factor 1.
+        decay: in (0, 1]; 1: all factors are 1.
+
+    Returns:
+        Name -> factor.
+
+    Raises:
+        ConfigError: the decay is out of range, or the backbone has no blocks.
+    """
+    names = [*names]
+    if not 0 < decay <= 1:
+        raise ConfigError(f"expected SOLVER.LAYER_DECAY in (0, 1], got {decay}", remedy="0.7 to 0.9 are usual; 1: none")
+    if decay == 1:
+        return dict.fromkeys(names, 1.0)
+    layers: dict[str, int] = {}  # block -> its number
+    last_of_stage: dict[str, int] = {}
+    for name in names:
+        if name.startswith(BACKBONE) and (block := BLOCK.match(name)):
+            number = layers.setdefault(block[0], len(layers) + 1)
+            last_of_stage[block["stage"]] = number
+    if not layers:
+        problem = (
+            f"SOLVER.LAYER_DECAY {decay} needs a transformer with weights named blocks.0 and so on in its backbone"
+        )
+        raise ConfigError(problem, remedy="set it to 1.0, or choose SOLVER.BACKBONE_MULTIPLIER")
+    top = len(layers) + 1
+
+    def find_layer(name: str) -> int:
+        if not name.startswith(BACKBONE) or RESIDUAL in name:
+            return top
+        if block := BLOCK.match(name):
+            return layers[block[0]]
+        if stage := STAGE.match(name):
+            return last_of_stage.get(stage[0], top)
+        return 0 if EMBEDDING.search(name) else top
+
+    return {name: decay ** (top - find_layer(name)) for name in names}
