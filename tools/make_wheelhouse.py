@@ -27,6 +27,7 @@ sys.path.append(str(Path(pip.origin).parent / "_vendor"))  # has packaging, if i
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from segkit.engine.detectron2_installer import write_wheel
 from segkit.engine.environment import load_requirements
@@ -124,7 +125,7 @@ def make_wheelhouse(args: argparse.Namespace) -> None:
         folder.rename(output)
     print(f"{args.output}: {len(house.wheels)} wheels, {house.measure():.1f} MB")
     if house.left_out:
-        names = ", ".join(f"{name}{versions}" for name, versions in sorted(house.left_out.items()))
+        names = ", ".join(f"{name}{simplify(versions)}" for name, versions in sorted(house.left_out.items()))
         print(f"The cluster must have: {names}")
     if unused := sorted(house.without - house.left_out.keys()):
         print(f"In WITHOUT, but needed by nothing here: {', '.join(unused)}")
@@ -132,6 +133,12 @@ def make_wheelhouse(args: argparse.Namespace) -> None:
     print(f'To install there: {install} "{segkit}" detectron2')
     if args.alone:
         print(f"Then: {install} --no-deps {' '.join(args.alone)}")
+
+
+def simplify(versions: SpecifierSet) -> SpecifierSet:
+    """Without lower bounds below the highest one: many packages name one for numpy."""
+    lower = sorted((part for part in versions if part.operator == ">="), key=lambda part: Version(part.version))
+    return SpecifierSet(",".join(str(part) for part in versions if part not in lower[:-1]))
 
 
 def check_replaceable(output: Path) -> None:

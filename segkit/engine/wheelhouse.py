@@ -196,7 +196,7 @@ class Wheelhouse:
                 missing[name] = missing.get(name, SpecifierSet()) & versions
         if not missing:
             return
-        print(f"{len(missing)} packages: {' '.join(sorted(missing))}", flush=True)
+        print(f"Downloading {' '.join(sorted(missing))}", flush=True)
         with tempfile.TemporaryDirectory(dir=self.folder.parent) as temporary:
             wanted = [f"{name}{versions}" for name, versions in sorted(missing.items())]
             run_pip("download", "--no-deps", *self.target.get_pip_options(), "--dest", temporary, *wanted)

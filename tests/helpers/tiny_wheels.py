@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGES = {
     "segkit": ("0.1", 1, ["numpy>=1.24", "Big_Image>=2", "torch>=2.4; extra == 'train'", "logs; extra == 'train'"]),
     "detectron2": ("0.7.2", 3, []),
-    "big-image": ("3.0", 40, ["numpy>=1.24", "helper"]),
+    "big-image": ("3.0", 40, ["numpy<3,>=1.9", "helper"]),
     "torch": ("2.15", 300, ["helper", "cuda; platform_machine == 'x86_64'", "windows; sys_platform == 'win32'"]),
     "cuda": ("13.0", 200, []),
     "helper": ("1.0", 5, ["tomli; python_version < '3.11'"]),

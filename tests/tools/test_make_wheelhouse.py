@@ -55,10 +55,10 @@ def test_the_wheels_are_collected_and_what_the_cluster_must_have_is_named(tool, 
     ]
     assert capsys.readouterr().out.splitlines() == [
         "Collecting what segkit[train] needs on Python 3.12 on manylinux_2_28_x86_64 ...",
-        "2 packages: big-image logs",
-        "1 packages: helper",
+        "Downloading big-image logs",
+        "Downloading helper",
         "wheelhouse: 5 wheels, 0.1 MB",
-        "The cluster must have: numpy>=1.24, torch>=2.4",
+        "The cluster must have: numpy<3,>=1.24, torch>=2.4",
         "In WITHOUT, but needed by nothing here: opencv",
         'To install there: pip install --no-index --find-links wheelhouse "segkit[train]" detectron2',
     ]
