@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from detectron2.utils.logger import setup_logger
+
+from segkit.utils.terminal import EscapingStream
 
 SHOWN = (
     "segkit",
@@ -66,6 +69,38 @@ def write_records(records: Iterable[logging.LogRecord]) -> None:
     for record in records:
         for handler in files:
             handler.handle(record)
+
+
+def call_before_records(function: Callable[[], None]) -> Callable[[], None]:
+    """Call a function before each record that a handler writes to a terminal.
+
+    Args:
+        function: erases what the record must not be written into.
+
+    Returns:
+        A function that ends this.
+    """
+
+    def call(_record: logging.LogRecord) -> bool:
+        function()
+        return True
+
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    handlers = {handler for logger in loggers if isinstance(logger, logging.Logger) for handler in logger.handlers}
+    shown = [h for h in handlers if isinstance(h, logging.StreamHandler) and _is_terminal(h.stream)]
+    for handler in shown:
+        handler.addFilter(call)
+
+    def end() -> None:
+        for handler in shown:
+            handler.removeFilter(call)
+
+    return end
+
+
+def _is_terminal(stream: Any) -> bool:
+    stream = stream.stream if isinstance(stream, EscapingStream) else stream
+    return not getattr(stream, "closed", True) and bool(stream.isatty())  # None: a file that is opened later
 
 
 def _is_file(handler: logging.Handler) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +21,8 @@ from segkit.engine.training.loader import TrainingLoader, count_usable_cpus
 from segkit.engine.training.seeds import ORDER, build_generator
 from segkit.utils.errors import ConfigError
 from segkit.utils.text import suggest
+
+logger = logging.getLogger(__name__)
 
 SAMPLERS = (
     "TrainingSampler",
@@ -58,7 +62,7 @@ def build_train_loader(cfg: CfgNode, seed: int) -> TrainingLoader:
         parts=cfg.SOLVER.ACCUMULATION_STEPS,
         rank=comm.get_rank(),
         world_size=comm.get_world_size(),
-        workers=limit_workers(cfg.DATALOADER.NUM_WORKERS),
+        workers=_log_workers(cfg.DATALOADER.NUM_WORKERS),
         groups_by_shape=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         repeats=repeats,
         max_unreadable=cfg.DATALOADER.MAX_UNREADABLE,
@@ -98,8 +102,21 @@ def limit_workers(wanted: int) -> int:
     Returns:
         At most the usable processors, divided among the machine's processes, and at least 1 if any is wanted.
     """
-    share = max(1, count_usable_cpus() // comm.get_local_size())
-    return min(wanted, share)
+    return min(wanted, max(1, count_usable_cpus() // comm.get_local_size()))
+
+
+def _log_workers(wanted: int) -> int:
+    """Say how many worker processes read, and why they are fewer than wanted; return their number."""
+    workers, processes = limit_workers(wanted), comm.get_local_size()
+    usable, cpus = count_usable_cpus(), os.cpu_count() or 1
+    each = f" for each of the {processes} processes of this machine" if processes > 1 else ""
+    text = f"{workers} worker processes read the images{each}" if wanted else "the training reads its images itself"
+    if workers < wanted:
+        limit = f"{usable} of {cpus}" if usable < cpus else str(cpus)
+        reason = " by affinity or control group" if usable < cpus else ""
+        text += f", instead of DATALOADER.NUM_WORKERS {wanted}: {limit} processors may be used{reason}"
+    logger.info("%s", text)
+    return workers
 
 
 def _select_records(cfg: CfgNode, datasets: Sequence[Dataset]) -> list[list[dict[str, Any]]]:

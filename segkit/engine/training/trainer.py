@@ -34,6 +34,7 @@ from segkit.engine.training.hooks import Checkpoints, Evaluation, check_patience
 from segkit.engine.training.loader import TrainingLoader
 from segkit.engine.training.losses import LossSums
 from segkit.engine.training.optimizers import build_optimizer
+from segkit.engine.training.progress_bar import ProgressBar
 from segkit.engine.training.schedules import build_lr_scheduler, scale_schedule
 from segkit.engine.training.seeds import STEP, seed_generators
 from segkit.engine.training.speed import Speed
@@ -245,7 +246,7 @@ class Trainer(TrainerBase):
             Evaluation(cfg.TEST.EVAL_PERIOD, cfg.TEST.BEST_METRIC, check_patience(cfg)),
         ]
         if comm.is_main_process():
-            built.append(Writers(self.build_writers()))
+            built += [Writers(self.build_writers()), ProgressBar()]
         return built
 
     def build_writers(self) -> list[EventWriter]:
