@@ -37,7 +37,8 @@ class SegkitMapper:
     A sample has the record's file_name, image_id, height, width (of the file) and
 
     - image: (channels, H, W) tensor in INPUT.FORMAT, uint8, or float32 for YUV-BT.601;
-    - in training instances: gt_boxes (XYXY, pixels), gt_classes (thing contiguous ids), gt_masks;
+    - in training instances: gt_boxes (XYXY, pixels), gt_classes (thing contiguous ids), gt_masks
+      (`PolygonMasks`, `BitMasks`, or the `MapMasks` among them);
     - in training sem_seg: (H, W) int64 semantic channels, `IGNORE_LABEL` where void, if the dataset has maps.
 
     Geometric augmentations move the image and the panoptic map (nearest pixel); copy-paste paints into both. Masks,

@@ -131,7 +131,7 @@ def _paste_instances(onto: Instances, masks: torch.Tensor, classes: torch.Tensor
     pasted[:, :height, :width] = masks
     masks = torch.cat([shrunk, pasted])
     boxes = BitMasks(masks).get_bounding_boxes().tensor
-    return filter_empty_instances(build_instances(masks, boxes, torch.cat([onto.gt_classes, classes])))
+    return filter_empty_instances(build_instances(BitMasks(masks), boxes, torch.cat([onto.gt_classes, classes])))
 
 
 def _draw_uniform(count: int) -> NDArray[np.float64]:

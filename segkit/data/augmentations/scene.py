@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from segkit.data.dataset import Record
+from segkit.data.map_masks import MapMasks
 from segkit.structures import (
     IGNORE_LABEL,
     CategorySet,
@@ -114,20 +115,16 @@ class SegmentMap:
             Training targets of the things that have a pixel and are no crowds, in the order of `segments`.
         """
         numbers = self.numbers()
-        size_hw = numbers.shape[0], numbers.shape[1]
         extents = IdRuns.from_map(numbers).extents()
         wanted = [n for n, s in enumerate(self.segments, 1) if s.isthing and not s.iscrowd and n in extents]
-        # np.zeros, unlike torch.zeros, spends neither time nor memory on pixels that stay zero.
-        masks = np.zeros((len(wanted), *size_hw), dtype=np.bool_)
         boxes = []
-        for number, canvas in zip(wanted, masks, strict=True):
+        for number in wanted:
             left, top, width, height = extents[number].bbox_xywh
-            window = slice(top, top + height), slice(left, left + width)
-            np.equal(numbers[window], number, out=canvas[window])
             boxes.append([left, top, left + width, top + height])
         classes = [categories.thing_contiguous_ids[self.segments[number - 1].category_id] for number in wanted]
         boxes_xyxy = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-        return build_instances(torch.from_numpy(masks), boxes_xyxy, classes)
+        owned = torch.from_numpy(numbers if numbers.flags.writeable else numbers.copy())
+        return build_instances(MapMasks(owned, torch.tensor(wanted, dtype=owned.dtype)), boxes_xyxy, classes)
 
 
 class Scene:
@@ -194,24 +191,24 @@ def build_annotated_instances(
     if as_masks:
         boxes = BitMasks(masks).get_bounding_boxes().tensor
     classes = [annotation["category_id"] for annotation in objects]
-    return utils.filter_empty_instances(build_instances(masks, boxes, classes))
+    return utils.filter_empty_instances(build_instances(BitMasks(masks), boxes, classes))
 
 
-def build_instances(masks: torch.Tensor, boxes_xyxy: torch.Tensor, classes: list[int] | torch.Tensor) -> Instances:
+def build_instances(masks: BitMasks, boxes_xyxy: torch.Tensor, classes: list[int] | torch.Tensor) -> Instances:
     """Build Detectron2's training targets.
 
     Args:
-        masks: (N, H, W) bool.
+        masks: N masks.
         boxes_xyxy: (N, 4) float32, pixels.
         classes: N thing contiguous ids.
 
     Returns:
-        Instances with gt_boxes, gt_classes and gt_masks (BitMasks).
+        Instances with gt_boxes, gt_classes and gt_masks.
     """
-    instances = Instances((masks.shape[1], masks.shape[2]))
+    instances = Instances(tuple(masks.image_size))
     instances.gt_boxes = Boxes(boxes_xyxy)
     instances.gt_classes = torch.as_tensor(classes, dtype=torch.int64)
-    instances.gt_masks = BitMasks(masks)
+    instances.gt_masks = masks
     return instances
 
 

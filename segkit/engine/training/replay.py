@@ -113,7 +113,7 @@ def encode_sample(value: Any) -> Any:
         fields = {name: encode_sample(field) for name, field in value.get_fields().items()}
         return {"type": "Instances", "size": list(value.image_size), "fields": fields}
     if isinstance(value, (Boxes, BitMasks)):
-        return {"type": type(value).__name__, "tensor": value.tensor}
+        return {"type": "Boxes" if isinstance(value, Boxes) else "BitMasks", "tensor": value.tensor}
     if isinstance(value, PolygonMasks):
         return {"type": "PolygonMasks", "polygons": [[torch.as_tensor(p) for p in each] for each in value.polygons]}
     if isinstance(value, Mapping):

@@ -13,7 +13,7 @@ from detectron2.data import MapDataset
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.data.build import worker_init_reset_seed
-from detectron2.structures import BoxMode, Instances
+from detectron2.structures import BitMasks, BoxMode, Instances
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -351,7 +351,7 @@ def test_pasting_keeps_void_when_segment_numbers_exceed_a_byte() -> None:
     scene.transform(T.PadTransform(0, 0, 3, 0, pad_value=128, seg_pad_value=255))
     mask = torch.zeros((1, 1, 257), dtype=torch.bool)
     mask[0, 0, 0] = True
-    pasted = build_instances(mask, torch.tensor([[0.0, 0, 1, 1]]), [2])
+    pasted = build_instances(BitMasks(mask), torch.tensor([[0.0, 0, 1, 1]]), [2])
     got = paste(Sample(scene.image, scene.segment_map, None), scene.image, pasted, CATEGORIES)
     assert got.segment_map is not None
     assert got.segment_map.channels(SPACE)[0].tolist() == [2, *[3] * 253, *[IGNORE_LABEL] * 3]
@@ -379,7 +379,7 @@ def test_annotated_instances_shrink_or_vanish_under_pasted_instances() -> None:
 
 def given_instances(masks: list[np.ndarray], classes: list[int]) -> Instances:
     tensor = torch.from_numpy(np.stack(masks))
-    return build_instances(tensor, torch.zeros((len(masks), 4)), classes)
+    return build_instances(BitMasks(tensor), torch.zeros((len(masks), 4)), classes)
 
 
 def test_every_number_of_instances_is_pasted_and_the_probability_is_kept() -> None:
