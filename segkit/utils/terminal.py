@@ -64,7 +64,11 @@ class EscapingStream:
             self.write(line)
 
     def isatty(self) -> bool:
-        """Whether colors may be written: no."""
+        """Whether colors may be written.
+
+        Returns:
+            False.
+        """
         return False
 
 
