@@ -16,12 +16,12 @@ from detectron2.utils.logger import setup_logger
 
 from segkit.data.catalog import describe_difference, load_dataset
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, load_saved_classes
-from segkit.engine.distributed import run_ranks
-from segkit.engine.fingerprints import check_machines_agree, check_world_size
-from segkit.engine.joining import connect_group
-from segkit.engine.launch_plan import plan_launch
+from segkit.engine.distributed.fingerprints import check_machines_agree, check_world_size
+from segkit.engine.distributed.joining import connect_group
+from segkit.engine.distributed.launch_plan import plan_launch
+from segkit.engine.distributed.peers import Peers
+from segkit.engine.distributed.ranks import run_ranks
 from segkit.engine.outcome import check_expected_results, print_outcome
-from segkit.engine.peers import Peers
 from segkit.engine.run_config import write_run_config
 from segkit.engine.run_lock import RunLock, RunLockHook, hold_run_folder
 from segkit.engine.run_record import write_run_record

@@ -16,10 +16,10 @@ import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 
-from segkit.engine.distributed import run_ranks
-from segkit.engine.joining import connect_group
-from segkit.engine.launch_plan import plan_launch
-from segkit.engine.peers import Peers
+from segkit.engine.distributed.joining import connect_group
+from segkit.engine.distributed.launch_plan import plan_launch
+from segkit.engine.distributed.peers import Peers
+from segkit.engine.distributed.ranks import run_ranks
 from segkit.utils.errors import ConfigError, SegkitError
 
 

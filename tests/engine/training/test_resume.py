@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from segkit.engine.training.trainer import Trainer
+from segkit.utils.errors import CheckpointError, TrainingError
 from segkit.utils.signals import Terminated
 from tests.helpers.small_training import build_config, compare_weights, train
 
@@ -29,3 +31,27 @@ def test_a_stopped_training_goes_on_to_the_same_weights(toy_folder: Path, tmp_pa
     assert resumed.start_iter == 3
     assert compare_weights(whole.model, resumed.model) == []
     assert whole.iter == resumed.iter == 6
+
+
+def test_another_number_of_processes_is_noted_and_another_version_is_refused(
+    toy_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = Trainer(build_config(toy_folder, tmp_path))
+    state = trainer.state_dict()
+    trainer.load_state_dict({**state, "processes": 4})
+    assert "the checkpoint is of 4 processes, now there are 1" in caplog.text
+    with pytest.raises(CheckpointError, match="state of version 1, got 0; start from its weights"):
+        trainer.load_state_dict({**state, "version": 0})
+    with pytest.raises(CheckpointError, match="state of version 1, got None"):
+        trainer.load_state_dict({"iteration": 3})  # of Detectron2's trainer
+
+
+def test_a_diverged_training_goes_on_at_another_learning_rate(toy_folder: Path, tmp_path: Path) -> None:
+    options = {"SOLVER__WARMUP_ITERS": 0, "SOLVER__CHECKPOINT_PERIOD": 1, "SOLVER__MAX_SKIPPED_STEPS": 0}
+    with pytest.raises(TrainingError):
+        train(build_config(toy_folder, tmp_path, **options, SOLVER__BASE_LR=1e12))
+    gentle = build_config(toy_folder, tmp_path, **options, SOLVER__BASE_LR=1e-9)
+    resumed = Trainer(gentle)
+    resumed.resume_or_load(resume=True)
+    assert resumed.start_iter > 0
+    assert {group["lr"] for group in resumed.optimizer.param_groups} == {1e-9}

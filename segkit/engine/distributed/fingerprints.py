@@ -19,7 +19,7 @@ from detectron2.config import CfgNode
 import segkit
 from segkit.data.catalog import load_dataset
 from segkit.data.datasets.custom import list_path_options
-from segkit.engine.peers import Peers
+from segkit.engine.distributed.peers import Peers
 from segkit.utils.errors import ConfigError
 from segkit.utils.files import convert_write_errors
 from segkit.utils.plugins import get_plugin_files

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from segkit.engine.heartbeat import DEFAULT_PEER_TIMEOUT, PEER_TIMEOUT, Heartbeat
-from segkit.engine.joining import (
+from segkit.engine.distributed.heartbeat import DEFAULT_PEER_TIMEOUT, PEER_TIMEOUT, Heartbeat
+from segkit.engine.distributed.joining import (
     DEFAULT_START_TIMEOUT,
     START_TIMEOUT,
     check_machines,
@@ -27,8 +27,8 @@ from segkit.engine.joining import (
     join,
     serve_store,
 )
-from segkit.engine.launch_plan import SPAWN, TORCHRUN, LaunchPlan
-from segkit.engine.peers import FAILED, Peers, ending_after, read_seconds
+from segkit.engine.distributed.launch_plan import SPAWN, TORCHRUN, LaunchPlan
+from segkit.engine.distributed.peers import FAILED, Peers, ending_after, read_seconds
 from segkit.utils.errors import JobError, SegkitError
 from segkit.utils.signals import SIGNAL_BASE, Terminated, raising_terminated
 from segkit.utils.terminal import escape_output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from segkit.engine.launch_plan import LaunchPlan, expand_hosts, plan_launch
+from segkit.engine.distributed.launch_plan import LaunchPlan, expand_hosts, plan_launch
 from segkit.utils.errors import ConfigError
 
 TORCHRUN = {

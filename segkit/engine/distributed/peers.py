@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 from torch.distributed import Store
 
-from segkit.engine.launch_plan import LaunchPlan
+from segkit.engine.distributed.launch_plan import LaunchPlan
 from segkit.utils.errors import ConfigError, SegkitError
 
 Result = TypeVar("Result")

@@ -18,8 +18,8 @@ import detectron2.utils.comm as comm
 import torch
 import torch.distributed as dist
 
-from segkit.engine.launch_plan import LaunchPlan
-from segkit.engine.peers import (
+from segkit.engine.distributed.launch_plan import LaunchPlan
+from segkit.engine.distributed.peers import (
     FAILED,
     LINGER_SECONDS,
     POLL_SECONDS,

@@ -10,10 +10,10 @@ import pytest
 from detectron2.config import CfgNode
 from torch.distributed import PrefixStore, TCPStore
 
-from segkit.engine import fingerprints
-from segkit.engine.fingerprints import check_machines_agree, check_world_size, compute_fingerprint
-from segkit.engine.launch_plan import LaunchPlan
-from segkit.engine.peers import Peer, Peers
+from segkit.engine.distributed import fingerprints
+from segkit.engine.distributed.fingerprints import check_machines_agree, check_world_size, compute_fingerprint
+from segkit.engine.distributed.launch_plan import LaunchPlan
+from segkit.engine.distributed.peers import Peer, Peers
 from segkit.engine.setup import read_config
 from segkit.utils.errors import ConfigError
 from segkit.utils.plugins import load_plugins

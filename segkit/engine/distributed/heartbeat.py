@@ -11,7 +11,7 @@ import os
 import threading
 import time
 
-from segkit.engine.peers import FAILED, FAILURE, Failure, Peers, print_line, silence
+from segkit.engine.distributed.peers import FAILED, FAILURE, Failure, Peers, print_line, silence
 
 PEER_TIMEOUT, DEFAULT_PEER_TIMEOUT = "SEGKIT_PEER_TIMEOUT", 60.0  # seconds
 BEATS = 12  # beats within the time-out

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from torch.distributed import PrefixStore, TCPStore
 
-from segkit.engine.joining import check_machines, join, serve_store
-from segkit.engine.launch_plan import LaunchPlan
-from segkit.engine.peers import Peer, Peers, read_seconds
+from segkit.engine.distributed.joining import check_machines, join, serve_store
+from segkit.engine.distributed.launch_plan import LaunchPlan
+from segkit.engine.distributed.peers import Peer, Peers, read_seconds
 from segkit.utils.errors import ConfigError, JobError
 from tests.helpers.ranks import find_free_port, start
 

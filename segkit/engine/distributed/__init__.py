@@ -1,0 +1,1 @@
+"""A job in several processes, on one machine or many."""
