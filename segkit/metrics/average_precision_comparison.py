@@ -151,7 +151,8 @@ def _compute_resampled(weights: FloatArray, classes: list[_Class]) -> FloatArray
         of_area = ap[:, :, area]
         columns.append(of_area.mean(axis=2) if threshold is None else of_area[..., threshold == IOU_THRESHOLDS][..., 0])
     means = [mean_over_present(column) for column in columns]
-    return 100 * np.concatenate([np.stack(means, axis=1), columns[0]], axis=1)
+    metrics: NDArray[np.float64] = 100 * np.concatenate([np.stack(means, axis=1), columns[0]], axis=1)
+    return metrics
 
 
 def _compute_class(times: NDArray[np.int32], one_class: _Class) -> FloatArray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segkit.metrics import comparison
 from segkit.metrics.class_pixels import COLUMNS
@@ -125,4 +126,5 @@ def _compute_resampled(sums: FloatArray) -> FloatArray:
             correct.sum(axis=1) / total,
             mean_over_present(dice),
         ]
-    return 100 * np.concatenate([np.stack(columns, axis=1), iou], axis=1)
+    metrics: NDArray[np.float64] = 100 * np.concatenate([np.stack(columns, axis=1), iou], axis=1)
+    return metrics

@@ -26,6 +26,7 @@ from segkit.engine.distributed.peers import (
     Failure,
     Peer,
     Peers,
+    Store,
     ending_after,
     silence,
 )
@@ -176,7 +177,7 @@ def find_gpu(plan: LaunchPlan) -> int:
     return plan.local_rank
 
 
-def _connect(plan: LaunchPlan, deadline: float, timeout: float) -> dist.TCPStore:
+def _connect(plan: LaunchPlan, deadline: float, timeout: float) -> Store:
     """Connect to the store, once somebody listens: the store's own attempts print pages."""
     reason = ""
     while time.monotonic() < deadline:
@@ -196,9 +197,7 @@ def _connect(plan: LaunchPlan, deadline: float, timeout: float) -> dist.TCPStore
     return dist.TCPStore(plan.address, plan.port, None, False, STORE_TIMEOUT, wait_for_workers=False)
 
 
-def _gather_roster(
-    store: dist.Store, plan: LaunchPlan, me: Peer, deadline: float, timeout: float
-) -> tuple[str, list[Peer]]:
+def _gather_roster(store: Store, plan: LaunchPlan, me: Peer, deadline: float, timeout: float) -> tuple[str, list[Peer]]:
     """Rank 0: list who has come, until every rank has seen itself in the list.
 
     After an elastic restart, the store may hold entries of the ranks before it. A rank only believes a list with its
@@ -225,9 +224,7 @@ def _gather_roster(
         time.sleep(POLL_SECONDS)
 
 
-def _await_roster(
-    store: dist.Store, plan: LaunchPlan, me: Peer, deadline: float, timeout: float
-) -> tuple[str, list[Peer]]:
+def _await_roster(store: Store, plan: LaunchPlan, me: Peer, deadline: float, timeout: float) -> tuple[str, list[Peer]]:
     while time.monotonic() < deadline + MARGIN_SECONDS:
         meeting = json.loads(_read(store, ROSTER) or "{}")
         roster = [Peer(**entry) for entry in meeting.get("roster", ())]
@@ -300,5 +297,5 @@ def _advise(backend: str) -> str:
     return f"check the network between the hosts, and {backend.upper()}_SOCKET_IFNAME, which names its interface"
 
 
-def _read(store: dist.Store, key: str) -> str:
+def _read(store: Store, key: str) -> str:
     return store.get(key).decode() if store.check([key]) else ""

@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, NoReturn, TypeVar
-
-from torch.distributed import Store
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from segkit.engine.distributed.launch_plan import LaunchPlan
 from segkit.utils.errors import ConfigError, SegkitError
 
 Result = TypeVar("Result")
+Store: TypeAlias = Any  # torch.distributed.Store; the stubs of torch 2.4 lack methods
 FAILURE = "failure"  # key of the first failure of a rank; all others end with it
 FAILED = 1  # exit code
 LISTED = 8  # ranks that a message names

@@ -82,8 +82,8 @@ class BatchStream:
 
     def _generate_epoch(self, epoch: int) -> Iterator[tuple[Draw, int]]:
         generator = build_generator(self.seed, ORDER, epoch)
-        indices = np.arange(len(self.groups))
-        repetitions = np.zeros_like(indices)
+        indices: NDArray[np.integer] = np.arange(len(self.groups))
+        repetitions: NDArray[np.integer] = np.zeros_like(indices)
         if self.repeats is not None:
             whole = np.floor(self.repeats)
             counts = (whole + (generator.random(len(indices)) < self.repeats - whole)).astype(int)

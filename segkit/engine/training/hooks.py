@@ -9,7 +9,7 @@ from typing import Any
 
 import detectron2.utils.comm as comm
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, hooks
 from detectron2.evaluation.testing import flatten_results_dict
 
 from segkit.engine.checkpoints.newest import BEST_WEIGHTS, FINAL_WEIGHTS
@@ -17,6 +17,14 @@ from segkit.engine.training.best import BestResult
 from segkit.utils.errors import ConfigError
 
 logger = logging.getLogger(__name__)
+
+
+class LearningRate(hooks.LRScheduler):
+    """Detectron2's hook without its state, which has the learning rates of the config of an earlier run."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """See base class."""
+        return {}
 
 
 class Checkpoints(HookBase):

@@ -13,7 +13,7 @@ from typing import Any
 import detectron2.utils.comm as comm
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, create_ddp_model, hooks
+from detectron2.engine import DefaultTrainer, create_ddp_model
 from detectron2.engine.train_loop import HookBase, TrainerBase
 from detectron2.solver import LRMultiplier
 from detectron2.utils.events import EventStorage, EventWriter
@@ -30,7 +30,7 @@ from segkit.engine.training.faults import FaultGuard, RunningStatistics, guard_d
 from segkit.engine.training.flags import FlagExchange
 from segkit.engine.training.freezing import freeze_layers
 from segkit.engine.training.head_logging import heads_logging
-from segkit.engine.training.hooks import Checkpoints, Evaluation, check_patience
+from segkit.engine.training.hooks import Checkpoints, Evaluation, LearningRate, check_patience
 from segkit.engine.training.loader import TrainingLoader
 from segkit.engine.training.losses import LossSums
 from segkit.engine.training.optimizers import build_optimizer
@@ -238,7 +238,7 @@ class Trainer(TrainerBase):
         cfg = self.cfg
         built: list[HookBase | None] = [
             Speed(cfg.SOLVER.IMS_PER_BATCH),
-            hooks.LRScheduler(scheduler=self.scheduler),
+            LearningRate(scheduler=self.scheduler),
             self.ema,
         ]
         built += [
