@@ -185,6 +185,14 @@ def _add_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.BACKBONE_MULTIPLIER = cfg.SOLVER.get("BACKBONE_MULTIPLIER", 1.0)  # Mask2Former has this key too
     # Factor of the learning rate from each block of a ViT or Swin backbone to the one before, in (0, 1]; 1: none.
     cfg.SOLVER.LAYER_DECAY = 1.0
+    # Feature maps in NHWC order, which GPUs compute faster, mainly with SOLVER.AMP; a line of the log says if it holds.
+    cfg.MODEL.CHANNELS_LAST = False
+    # Compute the stages of the backbone again in the backward pass: less memory, about a third more time.
+    cfg.MODEL.ACTIVATION_CHECKPOINTING = False
+    # BatchNorm over the images of all processes; only on GPUs.
+    cfg.MODEL.SYNC_BN = False
+    # Deterministic algorithms of torch and cuDNN, which are slower.
+    cfg.SOLVER.DETERMINISTIC = False
     # Weights that are not trained: beginnings of their names, as ["backbone.bottom_up.res2"]. Their BatchNorm keeps its
     # running statistics.
     cfg.MODEL.FREEZE = []

@@ -28,11 +28,11 @@ from segkit.engine.training.data import build_train_loader
 from segkit.engine.training.ema import WeightEMA
 from segkit.engine.training.faults import FaultGuard, RunningStatistics, guard_divergence
 from segkit.engine.training.flags import FlagExchange
-from segkit.engine.training.freezing import freeze_layers
 from segkit.engine.training.head_logging import heads_logging
 from segkit.engine.training.hooks import Checkpoints, Evaluation, LearningRate, check_patience
 from segkit.engine.training.loader import TrainingLoader
 from segkit.engine.training.losses import LossSums
+from segkit.engine.training.model_options import prepare_model, set_deterministic
 from segkit.engine.training.optimizers import build_optimizer
 from segkit.engine.training.progress_bar import ProgressBar
 from segkit.engine.training.schedules import build_lr_scheduler, scale_schedule
@@ -83,8 +83,10 @@ class Trainer(TrainerBase):
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.seed = choose_seed(cfg)
         seed_generators(self.seed)
+        if cfg.SOLVER.DETERMINISTIC:
+            set_deterministic()
         model = self.build_model(cfg)
-        freeze_layers(model, cfg.MODEL.FREEZE)
+        prepare_model(cfg, model)
         _log_size(cfg, model)
         self.optimizer = self.build_optimizer(cfg, model)
         self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
@@ -384,6 +386,10 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> 
     optimizer.load_state_dict(state)
     for group, values in zip(optimizer.param_groups, options, strict=True):
         group.update(values)
+    for parameter, values in optimizer.state.items():  # fused kernels need the memory format of the weights
+        for key, value in values.items():
+            if torch.is_tensor(value) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _load_scheduler(scheduler: Any, state: dict[str, Any], steps: int) -> None:
