@@ -40,7 +40,7 @@ def prepare_model(cfg: CfgNode, model: torch.nn.Module) -> None:
         _synchronize_batch_norm(model)
     freeze_layers(model, cfg.MODEL.FREEZE)
     if cfg.MODEL.CHANNELS_LAST:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
         _log_memory_format(model)
     if cfg.MODEL.ACTIVATION_CHECKPOINTING:
         stages = _find_stages(getattr(model, "backbone", model))
