@@ -9,6 +9,7 @@ from typing import Any
 
 import detectron2.utils.comm as comm
 import numpy as np
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, get_detection_dataset_dicts
 from detectron2.data.build import filter_images_with_only_crowd_annotations
@@ -18,6 +19,7 @@ from segkit.data.catalog import load_datasets
 from segkit.data.dataset import Dataset
 from segkit.data.mapper import SegkitMapper
 from segkit.engine.training.loader import TrainingLoader, count_usable_cpus
+from segkit.engine.training.prefetch import DeviceCopy
 from segkit.engine.training.seeds import ORDER, build_generator
 from segkit.utils.errors import ConfigError
 from segkit.utils.text import suggest
@@ -54,6 +56,7 @@ def build_train_loader(cfg: CfgNode, seed: int) -> TrainingLoader:
     groups = _select_records(cfg, datasets)
     records = [record for group in groups for record in group]
     repeats = _compute_repeats(cfg, groups, seed)
+    is_cuda = torch.device(cfg.MODEL.DEVICE).type == "cuda"
     return TrainingLoader(
         records,
         mapper,
@@ -67,6 +70,7 @@ def build_train_loader(cfg: CfgNode, seed: int) -> TrainingLoader:
         repeats=repeats,
         max_unreadable=cfg.DATALOADER.MAX_UNREADABLE,
         timeout_s=cfg.DATALOADER.TIMEOUT_S,
+        to_device=DeviceCopy(torch.device("cuda", torch.cuda.current_device())) if is_cuda else None,
     )
 
 

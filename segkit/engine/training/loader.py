@@ -17,6 +17,7 @@ from detectron2.data.common import DatasetFromList
 from torch.utils.data import DataLoader, Dataset
 
 from segkit.engine.training.batches import BatchStream, Draw
+from segkit.engine.training.prefetch import Prefetcher, pack_sample, unpack_sample
 from segkit.engine.training.seeds import RETRY, SAMPLE, build_generator, seeded_generators
 from segkit.utils.errors import ConfigError, DatasetError, SegkitError, TrainingError
 from segkit.utils.text import abbreviate
@@ -47,9 +48,11 @@ class TrainingLoader:
         repeats: see `BatchStream`.
         max_unreadable: above 0: a DatasetError of the mapper is recorded, and another image drawn; 0: it is raised.
         timeout_s: how long a worker may take for its images.
+        to_device: with workers, a step ahead is read and given to this function by a thread; `next_step` calls what it
+            returns, see `DeviceCopy`. None: samples stay in the host's memory.
 
     Attributes:
-        batches: number of steps that were taken from the stream.
+        batches: number of steps that `next_step` has given.
         unreadable: what was skipped since the start, a line each.
 
     Raises:
@@ -72,6 +75,7 @@ class TrainingLoader:
         repeats: np.ndarray | None = None,
         max_unreadable: int = 0,
         timeout_s: float = 0,
+        to_device: Callable[[Any], Callable[[], Any]] | None = None,
     ) -> None:
         if batch_size % (world_size * parts):
             problem = f"SOLVER.IMS_PER_BATCH is {batch_size}, expected a multiple of {world_size * parts}"
@@ -86,11 +90,14 @@ class TrainingLoader:
         wide = np.array([groups_by_shape and record["width"] > record["height"] for record in records], dtype=int)
         self.stream = BatchStream(wide, batch_size, seed=seed, shuffle=shuffle, repeats=repeats)
         self.fingerprint = compute_fingerprint(records)
+        self.to_device = to_device if workers else None  # reading here sets the generators of the whole process
+        mapper = _PackingMapper(mapper) if self.to_device else mapper
         self.dataset = SeededDataset(records, mapper, seed=seed, skips_unreadable=max_unreadable > 0)
         self.max_unreadable = max_unreadable
         self.batches = 0
         self.unreadable: list[str] = []
         self._iterator: Iterator[Any] | None = None
+        self._prefetcher: Prefetcher | None = None
         self._processes: list[multiprocessing.process.BaseProcess] = []
 
     def next_step(self) -> list[list[dict[str, Any]]]:
@@ -105,12 +112,22 @@ class TrainingLoader:
         """
         if self._iterator is None:
             self._start()
-        samples = [self._read_part() for _ in range(self.parts)]
+        try:
+            receive, unreadable = self._prefetcher.next() if self._prefetcher else self._read_step()
+            samples: list[list[dict[str, Any]]] = receive()
+        except RuntimeError as error:
+            if (problem := self.explain(error)) is None:
+                raise
+            raise problem from error
         self.batches += 1
+        self.unreadable += unreadable
         return samples
 
     def close(self) -> None:
         """End the workers; those that do not end by themselves in seconds, being stopped for example, are killed."""
+        if self._prefetcher is not None:
+            self._prefetcher.close()
+            self._prefetcher = None
         # torch would do it whenever the iterator is collected, and takes a worker that ends before for one that failed.
         getattr(self._iterator, "_shutdown_workers", lambda: None)()
         for process in self._processes:
@@ -159,19 +176,24 @@ class TrainingLoader:
             )
         )
         self._processes = [process for process in multiprocessing.active_children() if process.pid not in before]
+        if self.to_device is not None:  # the workers are started by this thread, which torch tells if one of them ends
+            self._prefetcher = Prefetcher(self._read_step)
+
+    def _read_step(self) -> tuple[Callable[[], list[list[dict[str, Any]]]], list[str]]:
+        """What gives the samples of the next step, and what was skipped."""
+        parts = [self._read_part() for _ in range(self.parts)]
+        unreadable = [line for part in parts for sample in part for line in sample.pop(UNREADABLE, ())]
+        if self.to_device is None:
+            return lambda: parts, unreadable
+        receive = self.to_device(parts)
+        return lambda: [[unpack_sample(sample) for sample in part] for part in receive()], unreadable
 
     def _read_part(self) -> list[dict[str, Any]]:
         assert self._iterator is not None
-        try:
-            samples = next(self._iterator)
-        except RuntimeError as error:
-            if (problem := self.explain(error)) is None:
-                raise
-            raise problem from error
+        samples: list[dict[str, Any]] = next(self._iterator)
         for sample in samples:
             if isinstance(sample, SegkitError):
                 raise sample
-            self.unreadable += sample.pop(UNREADABLE, ())
         return samples
 
     def explain(self, error: RuntimeError) -> TrainingError | None:
@@ -239,6 +261,15 @@ class SeededDataset(Dataset[Any]):
                 return {**sample, UNREADABLE: unreadable} if unreadable else sample
             image = int(build_generator(self.seed, RETRY, *draw, attempt).integers(len(self.records)))
         return TrainingError(f"{TRIES} images in a row were skipped: {abbreviate(unreadable) or 'none has objects'}")
+
+
+class _PackingMapper:
+    def __init__(self, mapper: Callable[[Any], Any]) -> None:
+        self.mapper = mapper
+
+    def __call__(self, record: Any) -> Any:
+        sample = self.mapper(record)
+        return sample if sample is None else pack_sample(sample)
 
 
 class _RankBatches:

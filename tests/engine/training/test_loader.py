@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from detectron2.structures import BitMasks, Boxes, Instances
 
+from segkit.data.map_masks import MapMasks
 from segkit.engine.training import loader as loaders
 from segkit.engine.training.loader import TrainingLoader, compute_fingerprint, count_usable_cpus
+from segkit.engine.training.prefetch import DeviceCopy, map_tensors
+from segkit.engine.training.synchronisations import count_synchronisations
 from segkit.utils.errors import ConfigError, DatasetError, TrainingError
 
 
@@ -72,6 +78,84 @@ def test_samples_do_not_depend_on_workers_processes_parts_or_other_random_number
     assert read(build_loader(parts=2)) == expected
     parts = build_loader(parts=2).next_step()
     assert [len(part) for part in parts] == [2, 2]
+
+
+def receive_later(parts: Any) -> Callable[[], Any]:
+    """In the place of a copy to a GPU."""
+    return lambda: parts
+
+
+def map_semantics(record: dict[str, Any]) -> dict[str, Any]:
+    """The semantic map of image 1 does not fit into bytes."""
+    return {"id": record["image_id"], "sem_seg": torch.tensor([[7, 255, 256 * record["image_id"]]])}
+
+
+def test_a_step_ahead_gives_the_same_samples() -> None:
+    assert read(build_loader(workers=2, to_device=receive_later)) == read(build_loader())
+    assert read(build_loader(parts=2, workers=1, to_device=receive_later)) == read(build_loader())
+    here = build_loader(to_device=receive_later)  # without workers, nothing is read ahead
+    assert read(here) == read(build_loader())
+    assert here._prefetcher is None
+    expected = read(build_loader(map_semantics, images=2), 3)
+    steps = read(build_loader(map_semantics, images=2, workers=1, to_device=receive_later), 3)
+    torch.testing.assert_close(steps, expected, rtol=0, atol=0)
+
+
+def test_a_step_ahead_is_not_counted_before_it_is_given() -> None:
+    expected = read(build_loader())
+    copied: list[Any] = []
+    loader = build_loader(workers=1, to_device=lambda parts: copied.append(parts) or receive_later(parts))
+    read_steps = [loader.next_step() for _ in range(2)]
+    wait_until(lambda: len(copied) > 2)
+    assert loader.batches == 2
+    state = loader.state_dict()
+    loader.load_state_dict(state)
+    after = read(loader, 3)
+    assert [[sample for part in step for sample in part] for step in read_steps] + after == expected
+
+
+def test_errors_ahead_are_raised_here() -> None:
+    with pytest.raises(DatasetError, match=r"^three\.png: expected an image, got text$"):
+        read(build_loader(fail_at_three, workers=1, to_device=receive_later))
+    with pytest.raises(TrainingError, match=r"worker process has ended: \d+ \(exit code -9\)"):
+        read(build_loader(kill_itself, workers=1, to_device=receive_later))
+    with pytest.raises(TrainingError, match=r"have given no images for 1 s"):
+        read(build_loader(stop_itself, workers=1, timeout_s=1, to_device=receive_later))
+    loader = build_loader(fail_at_three, workers=1, max_unreadable=9, to_device=receive_later)
+    assert all(len(sample) == 2 for step in read(loader, 4) for sample in step)
+    assert set(loader.unreadable) == {"three.png: expected an image, got text"}
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_tensors_of_structures_are_copied() -> None:
+    instances = Instances((2, 3), gt_boxes=Boxes(torch.ones(1, 4)), gt_classes=torch.ones(1), name=["a"])
+    instances.gt_masks = MapMasks(torch.ones(2, 3, dtype=torch.uint8), torch.ones(1, dtype=torch.uint8))
+    instances.other_masks = BitMasks(torch.ones(1, 2, 3))
+    sample = {"image": torch.zeros(3), "file_name": "a.png", "instances": instances}
+    [[copied]] = map_tensors([[sample]], lambda tensor: tensor.to("meta"))
+    assert copied["file_name"] == "a.png"
+    assert copied["image"].device.type == "meta"
+    fields = copied["instances"].get_fields()
+    assert fields.pop("name") == ["a"]
+    assert [type(field) for field in fields.values()] == [Boxes, torch.Tensor, MapMasks, BitMasks]
+    assert {field.device.type for field in fields.values()} == {"meta"}
+    assert fields["gt_masks"].rows.device.type == "meta"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_copy_to_the_gpu_is_whole() -> None:
+    copy = DeviceCopy(torch.device("cuda", 0))
+    values = [torch.arange(1000) + i for i in range(20)]
+    with count_synchronisations("cuda") as counts:
+        received = [copy(value)() * 2 for value in values]
+    assert sum(counts.values()) == 0
+    assert all(torch.equal(got.cpu(), value * 2) for got, value in zip(received, values, strict=True))
 
 
 def test_reading_here_leaves_the_generators_as_they_were() -> None:
