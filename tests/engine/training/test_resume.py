@@ -54,4 +54,4 @@ def test_a_diverged_training_goes_on_at_another_learning_rate(toy_folder: Path, 
     resumed = Trainer(gentle)
     resumed.resume_or_load(resume=True)
     assert resumed.start_iter > 0
-    assert {group["lr"] for group in resumed.optimizer.param_groups} == {1e-9}
+    assert all(0 < group["lr"] <= 1e-9 for group in resumed.optimizer.param_groups)
