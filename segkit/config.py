@@ -187,6 +187,9 @@ def _add_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.LAYER_DECAY = 1.0
     # Feature maps in NHWC order, which GPUs compute faster, mainly with SOLVER.AMP; a line of the log says if it holds.
     cfg.MODEL.CHANNELS_LAST = False
+    # torch.compile of the backbone, the semantic head and the RPN's head; a line of the log says if they ran compiled.
+    # BACKEND: one of torch._dynamo.list_backends().
+    cfg.MODEL.COMPILE = CfgNode({"ENABLED": False, "BACKEND": "inductor"})
     # Compute the stages of the backbone again in the backward pass: less memory, about a third more time.
     cfg.MODEL.ACTIVATION_CHECKPOINTING = False
     # BatchNorm over the images of all processes; only on GPUs.

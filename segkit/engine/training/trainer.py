@@ -24,6 +24,7 @@ from segkit.data.class_counts import resolve_class_counts
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer
 from segkit.engine.model_evaluation import build_test_loader, evaluate_model
 from segkit.engine.training.classes import CategoriesInCheckpoint
+from segkit.engine.training.compiled import CompileReport, compile_parts
 from segkit.engine.training.data import build_train_loader
 from segkit.engine.training.ema import WeightEMA
 from segkit.engine.training.faults import FaultGuard, RunningStatistics, guard_divergence
@@ -66,6 +67,7 @@ class Trainer(TrainerBase):
         model: the model, in DistributedDataParallel if there are more processes than one.
         optimizer: its optimizer.
         scheduler: of the learning rate.
+        compiled: parts of the model that are compiled.
         ema: averages the weights; None without SOLVER.EMA.ENABLED.
         last_step: what the last step has left on the device.
         loader: gives this process's images.
@@ -87,6 +89,7 @@ class Trainer(TrainerBase):
             set_deterministic()
         model = self.build_model(cfg)
         prepare_model(cfg, model)
+        self.compiled = compile_parts(cfg, model)
         _log_size(cfg, model)
         self.optimizer = self.build_optimizer(cfg, model)
         self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
@@ -242,6 +245,7 @@ class Trainer(TrainerBase):
             Speed(cfg.SOLVER.IMS_PER_BATCH),
             LearningRate(scheduler=self.scheduler),
             self.ema,
+            CompileReport(self.compiled, cfg.SOLVER.LOG_PERIOD) if self.compiled else None,
         ]
         built += [
             Checkpoints(cfg.SOLVER.CHECKPOINT_PERIOD),
