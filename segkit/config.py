@@ -194,6 +194,9 @@ def _add_keys(cfg: CfgNode) -> None:
     cfg.MODEL.ACTIVATION_CHECKPOINTING = False
     # BatchNorm over the images of all processes; only on GPUs.
     cfg.MODEL.SYNC_BN = False
+    # DistributedDataParallel plans the order of the gradients once: every loss must touch every weight in each step, as
+    # those of Detectron2's architectures do, with images without objects too.
+    cfg.SOLVER.STATIC_GRAPH = False
     # Deterministic algorithms of torch and cuDNN, which are slower.
     cfg.SOLVER.DETERMINISTIC = False
     # Weights that are not trained: beginnings of their names, as ["backbone.bottom_up.res2"]. Their BatchNorm keeps its

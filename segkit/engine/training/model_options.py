@@ -64,6 +64,24 @@ def set_deterministic() -> None:
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
+def check_static_graph(cfg: CfgNode) -> bool:
+    """Check that SOLVER.STATIC_GRAPH fits the config.
+
+    Args:
+        cfg: config with segkit's keys.
+
+    Returns:
+        SOLVER.STATIC_GRAPH.
+
+    Raises:
+        ConfigError: gradients are accumulated, which DistributedDataParallel does not plan.
+    """
+    if cfg.SOLVER.STATIC_GRAPH and cfg.SOLVER.ACCUMULATION_STEPS > 1:
+        problem = "SOLVER.STATIC_GRAPH cannot be combined with SOLVER.ACCUMULATION_STEPS"
+        raise ConfigError(problem, remedy="set STATIC_GRAPH False or ACCUMULATION_STEPS 1")
+    return bool(cfg.SOLVER.STATIC_GRAPH)
+
+
 def _synchronize_batch_norm(model: torch.nn.Module) -> None:
     if next(model.parameters()).device.type == "cpu":
         logger.warning("MODEL.SYNC_BN is not possible on the CPU: BatchNorm sees the images of its own process")

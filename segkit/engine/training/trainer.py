@@ -33,7 +33,7 @@ from segkit.engine.training.head_logging import heads_logging
 from segkit.engine.training.hooks import Checkpoints, Evaluation, LearningRate, check_patience
 from segkit.engine.training.loader import TrainingLoader
 from segkit.engine.training.losses import LossSums
-from segkit.engine.training.model_options import prepare_model, set_deterministic
+from segkit.engine.training.model_options import check_static_graph, prepare_model, set_deterministic
 from segkit.engine.training.optimizers import build_optimizer
 from segkit.engine.training.progress_bar import ProgressBar
 from segkit.engine.training.schedules import build_lr_scheduler, scale_schedule
@@ -95,7 +95,7 @@ class Trainer(TrainerBase):
         self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
         self.loader = self.data_loader = self.build_train_loader(cfg, self.seed)
         guard_divergence(model)
-        self.model = _distribute(model)
+        self.model = distribute(model, static_graph=check_static_graph(cfg))
         self.model.train()
         device = next(self.model.parameters()).device
         self.flags = FlagExchange(device)
@@ -377,10 +377,20 @@ def _with_class_counts(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
-def _distribute(model: torch.nn.Module) -> torch.nn.Module:
+def distribute(model: torch.nn.Module, *, static_graph: bool = False) -> torch.nn.Module:
+    """Wrap a model in DistributedDataParallel, if there are more processes than one.
+
+    Args:
+        model: the model.
+        static_graph: every loss touches every weight in every step, so that the order of the gradients is planned once.
+
+    Returns:
+        The wrapped model, or the model itself.
+    """
     # On the CPU, where gloo synchronises the gradients, device_ids must not be given.
     ids = {} if next(model.parameters()).is_cuda else {"device_ids": None}
-    distributed: torch.nn.Module = create_ddp_model(model, broadcast_buffers=False, gradient_as_bucket_view=True, **ids)
+    options = {"broadcast_buffers": False, "gradient_as_bucket_view": True, "static_graph": static_graph, **ids}
+    distributed: torch.nn.Module = create_ddp_model(model, **options)
     return distributed
 
 
