@@ -6,11 +6,12 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 
 from segkit.data.dataset import Dataset, Record
-from segkit.data.ground_truth import has_segmentation
+from segkit.data.ground_truth import has_segmentation, read_segmentation
 from segkit.data.loaders.coco import CachedInstancesReader
 from segkit.data.loaders.readers import find_image, get_reader
 from segkit.structures import CategorySet, PanopticSegmentation
@@ -19,6 +20,7 @@ from segkit.utils.errors import ConfigError
 from segkit.utils.text import make_printable
 
 MAX_NAMES = 10  # classes in one message
+THREADS = 4  # that decode files: decoding releases the GIL; more threads do not help a network file system
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +66,29 @@ def count_record(record: Record, categories: CategorySet, segmentation: Panoptic
         labels += [(s.category_id, s.iscrowd) for s in segmentation.segments if not (is_annotated and s.isthing)]
     segments = Counter(category_id for category_id, iscrowd in labels if not iscrowd)
     return LabelCounts(segments, Counter(category_id for category_id, iscrowd in labels if iscrowd), 1)
+
+
+def list_classes(records: Sequence[Record], categories: CategorySet) -> list[set[int]]:
+    """List the classes of each image; maps are decoded if tables do not hold all labels.
+
+    Args:
+        records: Detectron2 dataset dicts.
+        categories: of their dataset.
+
+    Returns:
+        Of each record the category ids of its objects and regions that are no crowds.
+
+    Raises:
+        DatasetError: a file is missing, damaged or contradicts its record.
+    """
+
+    def list_record(record: Record) -> set[int]:
+        is_decoded = has_segmentation(record) and not _is_in_tables(record, categories)
+        segmentation = read_segmentation(record, categories) if is_decoded else None
+        return {*count_record(record, categories, segmentation).segments}
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return [*pool.map(list_record, records)]
 
 
 def count_labels(dataset: Dataset, decoded: LabelCounts) -> LabelCounts:

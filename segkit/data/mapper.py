@@ -20,15 +20,13 @@ from segkit.data.augmentations.scene import Scene, SegmentMap, build_annotated_i
 from segkit.data.class_counts import get_thing_channels
 from segkit.data.dataset import Dataset, Record
 from segkit.data.ground_truth import has_segmentation, read_segmentation
-from segkit.data.label_counts import LabelCounts, count_record
+from segkit.data.label_counts import THREADS, LabelCounts, count_record
 from segkit.data.loaders.readers import find_image
 from segkit.formats.image_io import open_image
 from segkit.structures import IGNORE_LABEL, CategorySet, SemanticSpace
 from segkit.structures.architecture_spec import Target, get_architecture_spec
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.plugins import get_plugin_sources, load_plugins
-
-THREADS = 4  # that check files: decoding releases the GIL; more threads do not help a network file system
 
 
 class SegkitMapper:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from detectron2.data import DatasetFromList
 from detectron2.data import transforms as T
 from numpy.typing import NDArray
 
@@ -99,7 +100,8 @@ def build_copy_paste(cfg: Any, datasets: Sequence[Dataset], is_train: bool) -> C
     if not is_train or probability == 0:
         return None
     records = [record for dataset in datasets for record in dataset.records]
-    return CopyPaste(probability, records, datasets[0].categories)
+    # One array, which worker processes share; a list of dicts would become a copy in each of them.
+    return CopyPaste(probability, DatasetFromList(records, copy=False), datasets[0].categories)
 
 
 def _crop(cfg: Any, has_semantics: bool) -> T.Augmentation:

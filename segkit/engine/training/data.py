@@ -17,10 +17,12 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler
 
 from segkit.data.catalog import load_datasets
 from segkit.data.dataset import Dataset
+from segkit.data.label_counts import list_classes
 from segkit.data.mapper import SegkitMapper
 from segkit.engine.training.loader import TrainingLoader, count_usable_cpus
 from segkit.engine.training.prefetch import DeviceCopy
 from segkit.engine.training.seeds import ORDER, build_generator
+from segkit.structures import CategorySet
 from segkit.utils.errors import ConfigError
 from segkit.utils.text import suggest
 
@@ -55,8 +57,8 @@ def build_train_loader(cfg: CfgNode, seed: int) -> TrainingLoader:
     mapper = build_mapper(cfg, datasets, is_train=True) or DatasetMapper(cfg, True)
     groups = _select_records(cfg, datasets)
     records = [record for group in groups for record in group]
-    repeats = _compute_repeats(cfg, groups, seed)
-    is_cuda = torch.device(cfg.MODEL.DEVICE).type == "cuda"
+    repeats = _compute_repeats(cfg, groups, seed, datasets[0].categories)
+    is_cuda = torch.device(cfg.MODEL.DEVICE).type == "cuda" and torch.cuda.is_available()
     return TrainingLoader(
         records,
         mapper,
@@ -136,7 +138,9 @@ def _select_records(cfg: CfgNode, datasets: Sequence[Dataset]) -> list[list[dict
     return [dataset.records for dataset in datasets]
 
 
-def _compute_repeats(cfg: CfgNode, groups: Sequence[Sequence[dict[str, Any]]], seed: int) -> np.ndarray | None:
+def _compute_repeats(
+    cfg: CfgNode, groups: Sequence[Sequence[dict[str, Any]]], seed: int, categories: CategorySet
+) -> np.ndarray | None:
     """How often each record is drawn in an epoch, by DATALOADER.SAMPLER_TRAIN; None: once."""
     name, count = cfg.DATALOADER.SAMPLER_TRAIN, sum(map(len, groups))
     if name not in SAMPLERS:
@@ -149,7 +153,7 @@ def _compute_repeats(cfg: CfgNode, groups: Sequence[Sequence[dict[str, Any]]], s
         return repeats
     weights = np.ones(count)
     if name in ("RepeatFactorTrainingSampler", "WeightedCategoryTrainingSampler"):
-        weights = np.concatenate([_compute_category_repeats(cfg, group) for group in groups])
+        weights = np.concatenate([_compute_category_repeats(cfg, group, categories) for group in groups])
     if name.startswith("Weighted") and len(groups) == len(cfg.DATASETS.TRAIN):
         factors = dict(cfg.DATASETS.TRAIN_REPEAT_FACTOR)
         if unknown := {*factors} - {*cfg.DATASETS.TRAIN}:
@@ -161,9 +165,10 @@ def _compute_repeats(cfg: CfgNode, groups: Sequence[Sequence[dict[str, Any]]], s
     return None if name == "TrainingSampler" else weights
 
 
-def _compute_category_repeats(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> np.ndarray:
+def _compute_category_repeats(cfg: CfgNode, records: Sequence[dict[str, Any]], categories: CategorySet) -> np.ndarray:
     """max(1, sqrt(threshold / share of the images with the class)) of the rarest class of each image."""
-    listed = [_with_annotations(record) for record in records]
+    is_listed = all({"annotations", "segments_info"} & record.keys() for record in records)
+    listed = [_with_annotations(record) for record in records] if is_listed else _read_classes(records, categories)
     threshold, sqrt = cfg.DATALOADER.REPEAT_THRESHOLD, cfg.DATALOADER.REPEAT_SQRT
     factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(listed, threshold, sqrt=sqrt)
     return np.asarray(factors, dtype=np.float64)
@@ -173,7 +178,14 @@ def _with_annotations(record: dict[str, Any]) -> dict[str, Any]:
     """Panoptic records list their segments, whose classes count too."""
     if "annotations" in record:
         return record
-    if "segments_info" not in record:
-        problem = "the sampler needs records that list their objects"
-        raise ConfigError(problem, where="DATALOADER.SAMPLER_TRAIN", remedy="choose TrainingSampler")
     return {"annotations": [{"category_id": segment["category_id"]} for segment in record["segments_info"]]}
+
+
+def _read_classes(records: Sequence[dict[str, Any]], categories: CategorySet) -> list[dict[str, Any]]:
+    """The classes of records that do not list them; each process reads a share of the maps."""
+    text = "DATALOADER.SAMPLER_TRAIN needs the classes of %d images: their labels are read"
+    logger.info(text, len(records))
+    rank, size = comm.get_rank(), comm.get_world_size()
+    shares = comm.all_gather(list_classes(records[rank::size], categories))
+    classes = [shares[row % size][row // size] for row in range(len(records))]
+    return [{"annotations": [{"category_id": each} for each in sorted(image)]} for image in classes]

@@ -1,44 +1,96 @@
-"""How many worker processes read the images of a training."""
+"""Repeat-factor sampling of datasets that list no objects, and memory that worker processes share."""
 
 from __future__ import annotations
 
-import logging
+import json
+import multiprocessing
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from segkit.engine.training import data
-from tests.helpers.small_training import build_config
+from segkit.config import load_config
+from segkit.data.datasets.custom import register_by_format
+from segkit.engine.training.data import build_train_loader
+from segkit.engine.training.loader import TrainingLoader
+from segkit.utils.errors import DatasetError
 
-LIMITED = "1 worker processes read the images, instead of DATALOADER.NUM_WORKERS 3"
+MIB = 1024**2
 
 
-@pytest.mark.parametrize(
-    ("usable", "processes", "message"),
-    [
-        (16, 1, "3 worker processes read the images"),
-        (1, 1, f"{LIMITED}: 1 of 16 processors may be used by affinity or control group"),
-        (
-            16,
-            8,
-            "2 worker processes read the images for each of the 8 processes of this machine, instead of "
-            "DATALOADER.NUM_WORKERS 3: 16 processors may be used",
-        ),
-    ],
-)
-def test_the_log_says_how_many_and_why_fewer_than_asked_for(
-    toy_folder: Path,
-    tmp_path: Path,
-    usable: int,
-    processes: int,
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    cfg = build_config(toy_folder, tmp_path, DATALOADER__NUM_WORKERS=3)
-    caplog.set_level(logging.INFO, "segkit")
-    monkeypatch.setattr(data.os, "cpu_count", lambda: 16)
-    monkeypatch.setattr(data, "count_usable_cpus", lambda: usable)
-    monkeypatch.setattr(data.comm, "get_local_size", lambda: processes)
-    data.build_train_loader(cfg, seed=0).close()
-    assert message in caplog.messages
+def write_images(folder: Path, maps: list[list[int]]) -> None:
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True)
+    for number, pixels in enumerate(maps):
+        Image.fromarray(np.array([pixels], dtype=np.uint8)).save(folder / f"labels/{number}.png")
+        Image.new("RGB", (len(pixels), 1)).save(folder / f"images/{number}.png")
+
+
+def build_repeats(name: str, architecture: str) -> Any:
+    cfg = load_config("", ["MODEL.META_ARCHITECTURE", architecture, "DATALOADER.NUM_WORKERS", "0"])
+    cfg.DATASETS.TRAIN, cfg.DATALOADER.SAMPLER_TRAIN = (name,), "RepeatFactorTrainingSampler"
+    cfg.DATALOADER.REPEAT_THRESHOLD, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = 0.5, False
+    return build_train_loader(cfg, seed=1).stream.repeats
+
+
+def test_rare_classes_of_label_maps_are_repeated(tmp_path: Path) -> None:
+    """Class 1 is in one of 8 images: sqrt(0.5 / (1 / 8)) = 2; class 2 in two: sqrt(0.5 / (2 / 8)); class 0 in all."""
+    write_images(tmp_path, [[0, 1], [0, 2], [2, 0], *[[0, 255]] * 5])
+    (tmp_path / "classes.json").write_text(json.dumps(["a", "b", "c"]))
+    register_by_format("t_repeated_classes", "semantic-maps", root=tmp_path)
+    repeats = build_repeats("t_repeated_classes", "SemanticSegmentor")
+    np.testing.assert_allclose(repeats, [2, 2**0.5, 2**0.5, *[1] * 5])
+
+
+def test_images_without_objects_are_drawn_once(tmp_path: Path) -> None:
+    """The only class is in one of 8 images."""
+    write_images(tmp_path, [[0, 3, 7], *[[0, 0, 0]] * 7])
+    register_by_format("t_repeated_objects", "instance-maps", root=tmp_path)
+    np.testing.assert_allclose(build_repeats("t_repeated_objects", "GeneralizedRCNN"), [2, *[1] * 7])
+
+
+def test_a_damaged_map_is_named(tmp_path: Path) -> None:
+    write_images(tmp_path, [[0, 1], [0, 0]])
+    (tmp_path / "labels/1.png").write_bytes(b"no image")
+    register_by_format("t_damaged", "instance-maps", root=tmp_path)
+    with pytest.raises(DatasetError, match=r"1\.png"):
+        build_repeats("t_damaged", "GeneralizedRCNN")
+
+
+def read_private_mib(pid: int) -> float:
+    """Memory that no other process shares."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+
+
+def take_id(record: dict[str, Any]) -> dict[str, Any]:
+    return {"id": record["image_id"]}
+
+
+def measure_workers(objects: int) -> float:
+    """Private memory in MiB of 4 workers together, after they have read each record of 2000."""
+    boxes = np.arange(4.0 * objects).reshape(-1, 4).tolist()
+    records = [
+        {"image_id": i, "file_name": f"{i}", "width": 2, "height": 1, "annotations": [{"bbox": [*b]} for b in boxes]}
+        for i in range(2000)
+    ]
+    loader = TrainingLoader(records, take_id, batch_size=50, seed=1, workers=4)
+    del records
+    try:
+        seen = {sample["id"] for _ in range(40) for part in loader.next_step() for sample in part}
+        assert len(seen) == 2000
+        return sum(read_private_mib(process.pid or 0) for process in multiprocessing.active_children())
+    finally:
+        loader.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux only")
+def test_workers_share_the_annotations() -> None:
+    """200 objects of some 60 bytes in 2000 records are more than 20 MiB once serialised, and many times that as dicts.
+
+    What grows with them in 4 workers is less than one copy.
+    """
+    few, many = measure_workers(objects=1), measure_workers(objects=200)
+    assert many - few < 15
