@@ -11,38 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import detectron2.utils.comm as comm
-import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, create_ddp_model
-from detectron2.engine.train_loop import HookBase, TrainerBase
-from detectron2.solver import LRMultiplier
-from detectron2.utils.events import EventStorage, EventWriter
+from detectron2.utils.events import EventStorage
 
-from segkit.config import with_segkit_keys
-from segkit.data.catalog import load_dataset, load_datasets
-from segkit.data.class_counts import resolve_class_counts
+from segkit.data.catalog import load_dataset
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer
-from segkit.engine.model_evaluation import build_test_loader, evaluate_model
 from segkit.engine.training.classes import CategoriesInCheckpoint
-from segkit.engine.training.compiled import CompileReport, compile_parts
-from segkit.engine.training.data import build_train_loader
+from segkit.engine.training.compiled import compile_parts
 from segkit.engine.training.ema import WeightEMA
 from segkit.engine.training.faults import FaultGuard, RunningStatistics, guard_divergence
 from segkit.engine.training.flags import FlagExchange
 from segkit.engine.training.head_logging import heads_logging
-from segkit.engine.training.hooks import Checkpoints, Evaluation, LearningRate, check_patience
-from segkit.engine.training.loader import TrainingLoader
 from segkit.engine.training.losses import LossSums
 from segkit.engine.training.model_options import check_static_graph, prepare_model, set_deterministic
-from segkit.engine.training.optimizers import build_optimizer
-from segkit.engine.training.progress_bar import ProgressBar
-from segkit.engine.training.schedules import build_lr_scheduler, scale_schedule
+from segkit.engine.training.parts import TrainerParts, choose_seed, distribute, log_size, with_class_counts
+from segkit.engine.training.schedules import scale_schedule
 from segkit.engine.training.seeds import STEP, seed_generators
-from segkit.engine.training.speed import Speed
+from segkit.engine.training.states import load_optimizer, load_scheduler
 from segkit.engine.training.step import StepResult, TrainingStep
 from segkit.engine.training.stop import StopRequest
-from segkit.engine.training.trackers import build_trackers
-from segkit.engine.training.writers import JsonLines, LogLine, TensorBoardWriter, Writers
 from segkit.utils.errors import CheckpointError
 from segkit.utils.signals import Terminated
 
@@ -51,7 +38,7 @@ logger = logging.getLogger(__name__)
 VERSION = 1  # of the state in checkpoints
 
 
-class Trainer(TrainerBase):
+class Trainer(TrainerParts):
     """Trains as a config says, from its weights or from the last checkpoint of its folder.
 
     Everything that a later step depends on is in `state_dict`, or follows from the seed and the number of the step:
@@ -81,7 +68,7 @@ class Trainer(TrainerBase):
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
-        self.cfg = cfg = scale_schedule(_with_class_counts(cfg), comm.get_world_size())
+        self.cfg = cfg = scale_schedule(with_class_counts(cfg), comm.get_world_size())
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.seed = choose_seed(cfg)
         seed_generators(self.seed)
@@ -90,7 +77,7 @@ class Trainer(TrainerBase):
         model = self.build_model(cfg)
         prepare_model(cfg, model)
         self.compiled = compile_parts(cfg, model)
-        _log_size(cfg, model)
+        log_size(cfg, model)
         self.optimizer = self.build_optimizer(cfg, model)
         self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
         self.loader = self.data_loader = self.build_train_loader(cfg, self.seed)
@@ -229,124 +216,9 @@ class Trainer(TrainerBase):
             text = "the checkpoint is of %d processes, now there are %d: the images stay the same, in other shares"
             logger.warning(text, state["processes"], comm.get_world_size())
         self.loader.load_state_dict(state["data"])
-        _load_optimizer(self.optimizer, state["optimizer"])
-        _load_scheduler(self.scheduler, state["scheduler"], self.iter + 1)
+        load_optimizer(self.optimizer, state["optimizer"])
+        load_scheduler(self.scheduler, state["scheduler"], self.iter + 1)
         self.step.scaler.load_state_dict(state["scaler"])
-
-    def build_hooks(self) -> list[HookBase | None]:
-        """Build the hooks: timing, learning rate, checkpoints, evaluation, logs.
-
-        Returns:
-            The hooks in the order in which they are called. Checkpoints come before the evaluation: if it fails, the
-            checkpoint is there.
-        """
-        cfg = self.cfg
-        built: list[HookBase | None] = [
-            Speed(cfg.SOLVER.IMS_PER_BATCH),
-            LearningRate(scheduler=self.scheduler),
-            self.ema,
-            CompileReport(self.compiled, cfg.SOLVER.LOG_PERIOD) if self.compiled else None,
-        ]
-        built += [
-            Checkpoints(cfg.SOLVER.CHECKPOINT_PERIOD),
-            Evaluation(cfg.TEST.EVAL_PERIOD, cfg.TEST.BEST_METRIC, check_patience(cfg)),
-        ]
-        if comm.is_main_process():
-            built += [Writers(self.build_writers()), ProgressBar()]
-        return built
-
-    def build_writers(self) -> list[EventWriter]:
-        """Build the writers for the log, TensorBoard, `training.jsonl` and the trackers of LOG.
-
-        Returns:
-            The writers.
-
-        Raises:
-            ConfigError: the package of a tracker is not installed.
-        """
-        output, period = Path(self.cfg.OUTPUT_DIR), self.cfg.SOLVER.LOG_PERIOD
-        output.mkdir(parents=True, exist_ok=True)
-        files = [JsonLines(output / "training.jsonl", period), TensorBoardWriter(output, period)]
-        return [LogLine(period), *files, *build_trackers(self.cfg)]
-
-    @classmethod
-    def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
-        """Build the model.
-
-        Args:
-            cfg: config of `prepare_config`.
-
-        Returns:
-            The model, on its device.
-        """
-        model: torch.nn.Module = DefaultTrainer.build_model(cfg)  # it writes the structure to log.txt
-        return model
-
-    @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """Build the optimizer, see `build_optimizer`.
-
-        Args:
-            cfg: config of `prepare_config`.
-            model: the model.
-
-        Returns:
-            The optimizer.
-        """
-        return build_optimizer(cfg, model)
-
-    @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
-        """Build the schedule of the learning rate, see `build_lr_scheduler`.
-
-        Args:
-            cfg: config of `prepare_config`.
-            optimizer: whose learning rates it sets.
-
-        Returns:
-            A scheduler of torch.
-        """
-        return build_lr_scheduler(cfg, optimizer)
-
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode, seed: int) -> TrainingLoader:
-        """Build the loader, see `build_train_loader`.
-
-        Args:
-            cfg: config of `prepare_config`.
-            seed: of the run.
-
-        Returns:
-            The loader.
-        """
-        return build_train_loader(cfg, seed)
-
-    @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        """Build the loader of a test dataset, see `build_test_loader`.
-
-        Args:
-            cfg: config of `prepare_config`.
-            dataset_name: one of DATASETS.TEST.
-
-        Returns:
-            The loader.
-        """
-        return build_test_loader(cfg, dataset_name)
-
-    @classmethod
-    def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> dict[str, Any]:
-        """Evaluate on every dataset of DATASETS.TEST, see `evaluate_model`.
-
-        Args:
-            cfg: config of `prepare_config`.
-            model: the model.
-            evaluators: evaluators to use instead of those of the config.
-
-        Returns:
-            The results.
-        """
-        return evaluate_model(cfg, model, evaluators, cls.build_test_loader)
 
     def _read_flags(self, everything: bool = False) -> None:
         for flags in self.flags.read(everything):
@@ -354,70 +226,3 @@ class Trainer(TrainerBase):
             if flags.bad_loss or flags.bad_gradient:
                 self.statistics.restore(flags.iteration)
             self.faults.check(flags, self.checkpointer.model, self.seed)
-
-
-def choose_seed(cfg: CfgNode) -> int:
-    """Choose the seed of a run.
-
-    Args:
-        cfg: any config.
-
-    Returns:
-        SEED, or if it is negative a random number, the same on all processes.
-    """
-    return int(cfg.SEED) if cfg.SEED >= 0 else int(comm.shared_random_seed())
-
-
-def _with_class_counts(cfg: CfgNode) -> CfgNode:
-    """A copy whose class counts are those of the training dataset, as `prepare_config` sets them."""
-    cfg = with_segkit_keys(cfg).clone()
-    cfg.defrost()
-    resolve_class_counts(cfg, load_datasets(cfg.DATASETS.TRAIN)[0])
-    cfg.freeze()
-    return cfg
-
-
-def distribute(model: torch.nn.Module, *, static_graph: bool = False) -> torch.nn.Module:
-    """Wrap a model in DistributedDataParallel, if there are more processes than one.
-
-    Args:
-        model: the model.
-        static_graph: every loss touches every weight in every step, so that the order of the gradients is planned once.
-
-    Returns:
-        The wrapped model, or the model itself.
-    """
-    # On the CPU, where gloo synchronises the gradients, device_ids must not be given.
-    ids = {} if next(model.parameters()).is_cuda else {"device_ids": None}
-    options = {"broadcast_buffers": False, "gradient_as_bucket_view": True, "static_graph": static_graph, **ids}
-    distributed: torch.nn.Module = create_ddp_model(model, **options)
-    return distributed
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load the momenta; the hyperparameters stay those of the config."""
-    options = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, values in zip(optimizer.param_groups, options, strict=True):
-        group.update(values)
-    for parameter, values in optimizer.state.items():  # fused kernels need the memory format of the weights
-        for key, value in values.items():
-            if torch.is_tensor(value) and value.shape == parameter.shape and value.stride() != parameter.stride():
-                values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def _load_scheduler(scheduler: Any, state: dict[str, Any], steps: int) -> None:
-    """Set the learning rates of the next step."""
-    if isinstance(scheduler, LRMultiplier):  # they follow from the config and the number of the step
-        scheduler.last_epoch = steps
-        for group, lr in zip(scheduler.optimizer.param_groups, scheduler.get_lr(), strict=True):
-            group["lr"] = lr
-    else:
-        scheduler.load_state_dict(state)
-
-
-def _log_size(cfg: CfgNode, model: torch.nn.Module) -> None:
-    numbers = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    total, trained = sum(n for n, _ in numbers) / 1e6, sum(n for n, is_trained in numbers if is_trained) / 1e6
-    text = "%s: %.1f million weights, %.1f million of them trained, on %s"
-    logger.info(text, cfg.MODEL.META_ARCHITECTURE, total, trained, cfg.MODEL.DEVICE)

@@ -10,8 +10,8 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from segkit.engine.training.flags import FlagExchange
+from segkit.engine.training.parts import distribute
 from segkit.engine.training.step import TrainingStep
-from segkit.engine.training.trainer import distribute
 from tests.helpers.small_models import SEMANTIC, small_config
 from tests.helpers.two_processes import run_in_two
 
