@@ -102,6 +102,10 @@ def _add_keys(cfg: CfgNode) -> None:
     cfg.INPUT.LSJ = CfgNode({"ENABLED": False, "SIZE": 1024, "MIN_SCALE": 0.1, "MAX_SCALE": 2.0})
     # Colour jitter in training: each factor is random in [1 - x, 1 + x], x in [0, 1]; 0: off.
     cfg.INPUT.COLOR_JITTER = CfgNode({"BRIGHTNESS": 0.0, "CONTRAST": 0.0, "SATURATION": 0.0})
+    # In training, decode JPEG files at 1/2, 1/4 or 1/8 of their size if that is not smaller than after the resize:
+    # several times as fast for photos of cameras. Pixels differ by less than 1 of 255 in the mean. No effect with
+    # INPUT.CROP and INPUT.LSJ, which need the whole image.
+    cfg.INPUT.DRAFT_JPEG = False
     # Share of the training images, in [0, 1], onto which instances of a random one are pasted; 0: off.
     cfg.INPUT.COPY_PASTE = CfgNode({"PROBABILITY": 0.0})
 

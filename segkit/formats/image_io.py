@@ -86,7 +86,7 @@ def read_image(path: str | Path, size_hw: tuple[int, int] | None = None) -> NDAr
     return pixels
 
 
-def open_image(path: str | Path) -> Image.Image:
+def open_image(path: str | Path, least_hw: tuple[int, int] | None = None) -> Image.Image:
     """Decode an image file to 8 bits a channel, rotated as its EXIF orientation says.
 
     8-bit images keep the pixels and the mode that Pillow gives them; of an animation the first frame is taken.
@@ -95,6 +95,8 @@ def open_image(path: str | Path) -> Image.Image:
 
     Args:
         path: image file.
+        least_hw: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size if it is still as high and wide as this, in pixels,
+            which is much faster; None: at its size.
 
     Returns:
         The decoded image.
@@ -111,6 +113,8 @@ def open_image(path: str | Path) -> Image.Image:
         if image.format == "TIFF":
             _check_pages(image, path)
         has_deep_colors = is_deep(image) and image.mode in DEEP_COLORS
+        if least_hw is not None and image.format == "JPEG":
+            image.draft(None, least_hw if _orientation(image) in SWAPPING else least_hw[::-1])
         image.load()
         transpose = TRANSPOSES.get(_orientation(image))  # None for a TIFF: load() rotates it
         if has_deep_colors:

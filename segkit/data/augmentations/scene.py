@@ -155,6 +155,14 @@ class Scene:
             transform: Detectron2's transform.
         """
         self.image = transform.apply_image(_forward(self.image))
+        self.transform_map(transform)
+
+    def transform_map(self, transform: T.Transform) -> None:
+        """Apply a transform to the map alone.
+
+        Args:
+            transform: Detectron2's transform.
+        """
         if self.segment_map is not None:
             packed = transform.apply_segmentation(_forward(self.segment_map.packed))
             self.segment_map = SegmentMap(packed, self.segment_map.segments)

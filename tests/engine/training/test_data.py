@@ -88,6 +88,6 @@ def measure_workers(objects: int) -> float:
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux only")
 def test_workers_share_the_annotations() -> None:
-    """2000 records of 200 objects of 60 bytes are more than 20 MiB, serialised; a list would grow to that in each worker."""
+    """2000 records of 200 objects of 60 bytes are more than 20 MiB; a list would become a copy in each worker."""
     few, many = measure_workers(objects=1), measure_workers(objects=200)
     assert many - few < 15
