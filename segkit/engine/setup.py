@@ -27,6 +27,7 @@ from segkit.data.label_counts import (
 from segkit.data.mapper import check_files
 from segkit.engine import register
 from segkit.engine.run_config import find_trained_weights
+from segkit.engine.training.values import check_values
 from segkit.evaluation.head_outputs import check_saved_logits
 from segkit.structures.architecture_spec import ArchitectureSpec, get_architecture_spec
 from segkit.utils.errors import ConfigError
@@ -85,6 +86,8 @@ def prepare_config(
         DatasetError: files of a dataset are missing or contradict each other, or OUTPUT_DIR cannot be written.
     """
     cfg = read_config(config_file, opts, train=train)
+    if train:
+        check_values(cfg)
     if "://" not in cfg.OUTPUT_DIR:  # an address that Detectron2's PathManager knows
         check_output_folder(Path(cfg.OUTPUT_DIR))
     names = [*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST]

@@ -30,7 +30,8 @@ from segkit.engine.training.seeds import STEP, seed_generators
 from segkit.engine.training.states import load_optimizer, load_scheduler
 from segkit.engine.training.step import StepResult, TrainingStep
 from segkit.engine.training.stop import StopRequest
-from segkit.utils.errors import CheckpointError
+from segkit.engine.training.values import check_values
+from segkit.utils.errors import CheckpointError, ConfigError
 from segkit.utils.signals import Terminated
 
 logger = logging.getLogger(__name__)
@@ -63,12 +64,15 @@ class Trainer(TrainerParts):
         data_seconds: that this process has waited for images.
 
     Raises:
-        ConfigError: a class count contradicts the dataset, or the datasets contradict each other.
+        ConfigError: a number is out of range, a class count contradicts the dataset, or the datasets contradict each
+            other.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
-        self.cfg = cfg = scale_schedule(with_class_counts(cfg), comm.get_world_size())
+        cfg = with_class_counts(cfg)
+        check_values(cfg)
+        self.cfg = cfg = scale_schedule(cfg, comm.get_world_size())
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.seed = choose_seed(cfg)
         seed_generators(self.seed)
@@ -109,11 +113,18 @@ class Trainer(TrainerParts):
 
         Args:
             resume: continue, if there is a checkpoint.
+
+        Raises:
+            ConfigError: the checkpoint has done more iterations than SOLVER.MAX_ITER.
         """
         resumes = resume and self.checkpointer.has_checkpoint()
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if resumes:
             self.start_iter = self._saved_iter + 1
+        if self.start_iter > self.max_iter:
+            problem = f"the checkpoint has done {self.start_iter} iterations, SOLVER.MAX_ITER is {self.max_iter}"
+            remedy = "raise SOLVER.MAX_ITER, move the later checkpoints away, or train in another OUTPUT_DIR"
+            raise ConfigError(problem, where=self.cfg.OUTPUT_DIR, remedy=remedy)
 
     def train(self) -> None:
         """Train up to SOLVER.MAX_ITER, or until a signal asks for the end.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from segkit.engine.training.trainer import Trainer
-from segkit.utils.errors import CheckpointError, TrainingError
+from segkit.utils.errors import CheckpointError, ConfigError, TrainingError
 from segkit.utils.signals import Terminated
 from tests.helpers.small_training import build_config, compare_weights, train
 
@@ -55,3 +55,13 @@ def test_a_diverged_training_goes_on_at_another_learning_rate(toy_folder: Path, 
     resumed.resume_or_load(resume=True)
     assert resumed.start_iter > 0
     assert all(0 < group["lr"] <= 1e-9 for group in resumed.optimizer.param_groups)
+
+
+def test_a_training_beyond_the_last_iteration_is_refused_and_keeps_its_checkpoints(
+    toy_folder: Path, tmp_path: Path
+) -> None:
+    train(build_config(toy_folder, tmp_path, SOLVER__MAX_ITER=2))
+    final = (tmp_path / "model_final.pth").read_bytes()
+    with pytest.raises(ConfigError, match=r"has done 2 iterations, SOLVER.MAX_ITER is 1; raise SOLVER.MAX_ITER"):
+        train(build_config(toy_folder, tmp_path, SOLVER__MAX_ITER=1), resume=True)
+    assert (tmp_path / "model_final.pth").read_bytes() == final
