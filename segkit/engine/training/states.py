@@ -7,16 +7,43 @@ from typing import Any
 import torch
 from detectron2.solver import LRMultiplier
 
+from segkit.utils.errors import CheckpointError
+
+REMEDY = "resume with the settings of the checkpoint, or start from its weights: MODEL.WEIGHTS, without --resume"
+
+
+def save_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The state of an optimizer, with its type.
+
+    Args:
+        optimizer: any.
+
+    Returns:
+        What `load_optimizer` reads.
+    """
+    return {**optimizer.state_dict(), "type": type(optimizer).__name__}
+
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load the momenta; the hyperparameters stay those of the config.
 
     Args:
         optimizer: changed in place.
-        state: of `state_dict`.
+        state: of `save_optimizer`.
+
+    Raises:
+        CheckpointError: the state is of another optimizer, or of other groups of weights.
     """
+    kind = type(optimizer).__name__
+    if (saved_kind := state.get("type", kind)) != kind:
+        raise CheckpointError(f"the checkpoint is of the optimizer {saved_kind}, not of {kind}", remedy=REMEDY)
+    saved, wanted = ([len(g["params"]) for g in groups] for groups in (state["param_groups"], optimizer.param_groups))
+    if saved != wanted:
+        problem = f"the optimizer's groups have {wanted} tensors of weights, those of the checkpoint {saved}"
+        why = "FREEZE, BACKBONE_MULTIPLIER, LAYER_DECAY and rates of biases and norms change them"
+        raise CheckpointError(f"{problem} ({why})", remedy=REMEDY)
     options = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
+    optimizer.load_state_dict({key: state[key] for key in ("state", "param_groups")})
     for group, values in zip(optimizer.param_groups, options, strict=True):
         group.update(values)
     for parameter, values in optimizer.state.items():  # fused kernels need the memory format of the weights

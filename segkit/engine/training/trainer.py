@@ -27,7 +27,7 @@ from segkit.engine.training.model_options import check_static_graph, prepare_mod
 from segkit.engine.training.parts import TrainerParts, choose_seed, distribute, log_size, with_class_counts
 from segkit.engine.training.schedules import scale_schedule
 from segkit.engine.training.seeds import STEP, seed_generators
-from segkit.engine.training.states import load_optimizer, load_scheduler
+from segkit.engine.training.states import load_optimizer, load_scheduler, save_optimizer
 from segkit.engine.training.step import StepResult, TrainingStep
 from segkit.engine.training.stop import StopRequest
 from segkit.engine.training.values import check_values
@@ -202,7 +202,7 @@ class Trainer(TrainerParts):
         state["iteration"] = min(self.iter, self.max_iter - 1)  # the last one that was done
         state |= {
             "data": self.loader.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": save_optimizer(self.optimizer),
             "skipped": self.faults.skipped,
         }
         return {**state, "scheduler": self.scheduler.state_dict(), "scaler": self.step.scaler.state_dict()}

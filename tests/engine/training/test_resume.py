@@ -65,3 +65,19 @@ def test_a_training_beyond_the_last_iteration_is_refused_and_keeps_its_checkpoin
     with pytest.raises(ConfigError, match=r"has done 2 iterations, SOLVER.MAX_ITER is 1; raise SOLVER.MAX_ITER"):
         train(build_config(toy_folder, tmp_path, SOLVER__MAX_ITER=1), resume=True)
     assert (tmp_path / "model_final.pth").read_bytes() == final
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"SOLVER__OPTIMIZER": "SGD"}, "is of the optimizer AdamW, not of SGD; resume with the settings"),
+        (
+            {"MODEL__FREEZE": "['backbone.bottom_up.stem']"},
+            r"groups have \[.*\] tensors of weights, those of the checkpoint",
+        ),
+    ],
+)
+def test_another_optimizer_is_refused(options: dict[str, str], message: str, toy_folder: Path, tmp_path: Path) -> None:
+    state = Trainer(build_config(toy_folder, tmp_path)).state_dict()
+    with pytest.raises(CheckpointError, match=message):
+        Trainer(build_config(toy_folder, tmp_path, **options)).load_state_dict(state)
