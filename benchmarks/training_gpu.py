@@ -88,8 +88,6 @@ def build_loops(cfg: Any, with_amp: bool) -> dict[str, Any]:
     loops = {}
     for ours, theirs in pairs:
         for (name, options), is_ours in ((ours, True), (theirs, False)):
-            if "MODEL.CHANNELS_LAST" in options and "CHANNELS_LAST" not in cfg.MODEL:
-                continue
             loop = cfg.clone() if is_ours else build_peer_config(cfg)
             loop.merge_from_list([word for pair in options.items() for word in pair])
             loops[name] = loop
