@@ -9,6 +9,10 @@ loader and all. Stops where losses of the same batches differ by more than round
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other measure the other work of a machine
+
 import argparse
 import statistics
 import tempfile
