@@ -16,6 +16,8 @@ from detectron2.utils.events import EventStorage
 from segkit.engine.checkpoints.safe_load import load_torch
 from segkit.engine.run_config import RUN_CONFIG
 from segkit.engine.setup import prepare_config
+from segkit.engine.training.divergence import guard_divergence
+from segkit.engine.training.model_options import prepare_model
 from segkit.engine.training.seeds import STEP, seed_generators
 from segkit.engine.training.step import select_dtype
 from segkit.utils.errors import CheckpointError
@@ -54,11 +56,12 @@ def load_replay(path: str | Path) -> Replay:
         CheckpointError: the file is missing, damaged, or another one.
     """
     state = load_torch(path)
-    if not {"iteration", "rank", "seed", "parts", "model"} <= state.keys():
+    try:
+        parts = [[_decode(sample) for sample in part] for part in state["parts"]]
+        return Replay(int(state["iteration"]), int(state["rank"]), int(state["seed"]), parts, state["model"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         remedy = f"give a file of the folder {FOLDER} of a run"
-        raise CheckpointError("expected a step that a training has saved", where=path, remedy=remedy)
-    parts = [[_decode(sample) for sample in part] for part in state["parts"]]
-    return Replay(state["iteration"], state["rank"], state["seed"], parts, state["model"])
+        raise CheckpointError("expected a step that a training has saved", where=path, remedy=remedy) from error
 
 
 def replay_step(path: str | Path, config_file: str = "", opts: Sequence[str] = ()) -> list[dict[str, float]]:
@@ -79,9 +82,11 @@ def replay_step(path: str | Path, config_file: str = "", opts: Sequence[str] = (
     config_file = config_file or str(Path(path).resolve().parent.parent / RUN_CONFIG)
     cfg = prepare_config(config_file, opts, check=False)
     model = build_model(cfg)
+    prepare_model(cfg, model)  # frozen BatchNorm changes the losses
+    guard_divergence(model)
     try:
         model.load_state_dict(step.model)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         problem = "the step's weights do not fit the model of the config"
         raise CheckpointError(problem, where=path, remedy=f"give the run's config: {config_file} was read") from error
     model.train()

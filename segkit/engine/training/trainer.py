@@ -18,8 +18,9 @@ from segkit.data.catalog import load_dataset
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer
 from segkit.engine.training.classes import CategoriesInCheckpoint
 from segkit.engine.training.compiled import compile_parts
+from segkit.engine.training.divergence import guard_divergence
 from segkit.engine.training.ema import WeightEMA
-from segkit.engine.training.faults import FaultGuard, RunningStatistics, guard_divergence
+from segkit.engine.training.faults import FaultGuard, RunningStatistics
 from segkit.engine.training.flags import FlagExchange
 from segkit.engine.training.head_logging import heads_logging
 from segkit.engine.training.losses import LossSums

@@ -60,8 +60,26 @@ def test_a_saved_step_has_the_same_losses_again(
     assert step.iteration == 1
 
 
-def test_a_file_that_is_no_step_is_refused(tmp_path: Path) -> None:
-    torch.save({"model": {}}, tmp_path / "x.pth")
+def test_a_saved_step_whose_forward_pass_fails_can_be_run_again(
+    toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = build_config(toy_folder, tmp_path, SOLVER__MAX_SKIPPED_STEPS=0)
+
+    def break_weights(trainer: object) -> None:
+        trainer.model.proposal_generator.rpn_head.objectness_logits.bias.data.fill_(float("nan"))
+
+    with pytest.raises(TrainingError, match=r"Inf/NaN. Training has diverged with the images.*--replay"):
+        train(cfg, after_step=break_weights)
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    capsys.readouterr()
+    (path,) = (tmp_path / "faults").iterdir()
+    assert main(["train", "--replay", str(path)]) == 0
+    assert re.search("Training has diverged. nan  <- not finite", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("content", [{"model": {}}, dict.fromkeys(("iteration", "rank", "seed", "parts", "model"), 1)])
+def test_a_file_that_is_no_step_is_refused(content: dict[str, object], tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match="expected a step that a training has saved"):
         load_replay(tmp_path / "x.pth")
 
