@@ -21,7 +21,7 @@ from segkit.data.class_counts import get_thing_channels
 from segkit.data.ground_truth import GroundTruth
 from segkit.engine.outcome import GRID, get_exports_folder, get_report_folder, write_report
 from segkit.engine.training.data import build_mapper, limit_workers
-from segkit.evaluation import build_evaluators
+from segkit.evaluation import build_evaluators as build_dataset_evaluators
 from segkit.evaluation.head_outputs import fusing_saved_values
 from segkit.evaluation.samples import SampleEvaluator
 from segkit.metrics.undefined import NOTES, add_notes
@@ -36,6 +36,7 @@ def evaluate_model(
     model: torch.nn.Module,
     evaluators: Any = None,
     build_loader: Callable[[CfgNode, str], Any] | None = None,
+    build_evaluators: Callable[[CfgNode, str], Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model on every dataset of DATASETS.TEST; every process must call it for its share of the images.
 
@@ -47,6 +48,7 @@ def evaluate_model(
         model: with its weights.
         evaluators: evaluators to use instead of those of the config.
         build_loader: (config, dataset name) -> loader; None: `build_test_loader`.
+        build_evaluators: (config, dataset name) -> evaluator; None: `build_evaluator`.
 
     Returns:
         The content of OUTPUT_DIR/metrics.json: Detectron2's dict of results, with `notes` if metrics are undefined
@@ -58,7 +60,7 @@ def evaluate_model(
     results: dict[str, Any] = OrderedDict()
     for name in cfg.DATASETS.TEST:
         folder = get_exports_folder(cfg, name)
-        evaluator = evaluators or _build_evaluators(cfg, name, folder)
+        evaluator = evaluators or (build_evaluators or build_evaluator)(cfg, name)
         saving = fusing_saved_values(model, cfg.TEST.KEEP_LOGITS) if cfg.TEST.SAVE_HEADS else nullcontext()
         with saving:
             loader = (build_loader or build_test_loader)(cfg, name)
@@ -93,6 +95,25 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> Any:
     return build_detection_test_loader(dataset.records, mapper=mapper, num_workers=workers)
 
 
+def build_evaluator(cfg: CfgNode, name: str, folder: str | Path | None = None) -> DatasetEvaluator:
+    """Build the evaluators of a dataset's metrics, and one that draws some images if files are written.
+
+    Args:
+        cfg: config of `prepare_config`.
+        name: one of DATASETS.TEST.
+        folder: of the exports; None: OUTPUT_DIR/inference/<dataset>.
+
+    Returns:
+        All of them as one.
+    """
+    dataset = load_dataset(name)
+    evaluators = build_dataset_evaluators(cfg, dataset, folder or get_exports_folder(cfg, name))
+    if not cfg.TEST.EXPORT:
+        return evaluators
+    ground_truth = GroundTruth(dataset, get_thing_channels(cfg, dataset))
+    return DatasetEvaluators([evaluators, SampleEvaluator(ground_truth, get_report_folder(cfg, name) / GRID)])
+
+
 def broadcast_buffers(model: torch.nn.Module) -> None:
     """Send the running statistics of the main process to the others: only the main process's model is saved.
 
@@ -102,16 +123,6 @@ def broadcast_buffers(model: torch.nn.Module) -> None:
     if comm.get_world_size() > 1:
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, src=0)
-
-
-def _build_evaluators(cfg: CfgNode, name: str, folder: Path) -> DatasetEvaluator:
-    """The evaluators of the dataset's metrics, and one that draws some images if files are written."""
-    dataset = load_dataset(name)
-    evaluators = build_evaluators(cfg, dataset, folder)
-    if not cfg.TEST.EXPORT:
-        return evaluators
-    ground_truth = GroundTruth(dataset, get_thing_channels(cfg, dataset))
-    return DatasetEvaluators([evaluators, SampleEvaluator(ground_truth, get_report_folder(cfg, name) / GRID)])
 
 
 def _log_headlines(name: str, results: Mapping[str, Any]) -> None:

@@ -148,9 +148,12 @@ class TrainingLoader:
         """Go on where another loader was, with its seed. Other data or another batch size are noted in the log.
 
         Args:
-            state: of `state_dict`.
+            state: of `state_dict`; empty: the place is not known.
         """
         self.close()
+        if not state:
+            logger.warning("the checkpoint has no place in the images: they begin again")
+            return
         self.stream.seed = self.dataset.seed = state["seed"]
         self.batches = state["batches"]
         if state["fingerprint"] != self.fingerprint:

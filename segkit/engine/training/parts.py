@@ -16,12 +16,11 @@ from detectron2.utils.events import EventWriter
 from segkit.config import with_segkit_keys
 from segkit.data.catalog import load_datasets
 from segkit.data.class_counts import resolve_class_counts
-from segkit.engine.model_evaluation import build_test_loader, evaluate_model
+from segkit.engine.model_evaluation import build_evaluator, build_test_loader, evaluate_model
 from segkit.engine.training.compiled import CompileReport
 from segkit.engine.training.data import build_train_loader
 from segkit.engine.training.ema import WeightEMA
 from segkit.engine.training.hooks import Checkpoints, Evaluation, LearningRate, check_patience
-from segkit.engine.training.loader import TrainingLoader
 from segkit.engine.training.optimizers import build_optimizer
 from segkit.engine.training.progress_bar import ProgressBar
 from segkit.engine.training.schedules import build_lr_scheduler
@@ -123,17 +122,20 @@ class TrainerParts(TrainerBase):
         return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode, seed: int) -> TrainingLoader:
+    def build_train_loader(cls, cfg: CfgNode, seed: int | None = None) -> Any:
         """Build the loader, see `build_train_loader`.
+
+        A subclass may leave out the seed, as Detectron2's trainer does, and return any iterable of batches. Then a
+        resumed training begins with the first images.
 
         Args:
             cfg: config of `prepare_config`.
-            seed: of the run.
+            seed: of the run; None: by `choose_seed`.
 
         Returns:
             The loader.
         """
-        return build_train_loader(cfg, seed)
+        return build_train_loader(cfg, choose_seed(cfg) if seed is None else seed)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
@@ -149,6 +151,20 @@ class TrainerParts(TrainerBase):
         return build_test_loader(cfg, dataset_name)
 
     @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | Path | None = None) -> Any:
+        """Build the evaluator of a test dataset, see `build_evaluator`.
+
+        Args:
+            cfg: config of `prepare_config`.
+            dataset_name: one of DATASETS.TEST.
+            output_folder: for its files; None: that of the dataset in OUTPUT_DIR.
+
+        Returns:
+            An evaluator of Detectron2's interface.
+        """
+        return build_evaluator(cfg, dataset_name, output_folder)
+
+    @classmethod
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> dict[str, Any]:
         """Evaluate on every dataset of DATASETS.TEST, see `evaluate_model`.
 
@@ -160,7 +176,7 @@ class TrainerParts(TrainerBase):
         Returns:
             The results.
         """
-        return evaluate_model(cfg, model, evaluators, cls.build_test_loader)
+        return evaluate_model(cfg, model, evaluators, cls.build_test_loader, cls.build_evaluator)
 
 
 def choose_seed(cfg: CfgNode) -> int:

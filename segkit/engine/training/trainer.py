@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import signal
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from segkit.engine.training.divergence import guard_divergence
 from segkit.engine.training.ema import WeightEMA
 from segkit.engine.training.faults import FaultGuard, RunningStatistics
 from segkit.engine.training.flags import FlagExchange
+from segkit.engine.training.foreign_loader import ForeignLoader
 from segkit.engine.training.head_logging import heads_logging
+from segkit.engine.training.loader import TrainingLoader
 from segkit.engine.training.losses import LossSums
 from segkit.engine.training.model_options import check_static_graph, prepare_model, set_deterministic
 from segkit.engine.training.parts import TrainerParts, choose_seed, distribute, log_size, with_class_counts
@@ -59,6 +62,7 @@ class Trainer(TrainerParts):
         compiled: parts of the model that are compiled.
         ema: averages the weights; None without SOLVER.EMA.ENABLED.
         last_step: what the last step has left on the device.
+        data_loader: what `build_train_loader` gives: a `TrainingLoader`, or a loader of batches as in Detectron2.
         loader: gives this process's images.
         results: of the last evaluation; None if there was none.
         is_finished: the last iteration is done.
@@ -85,7 +89,9 @@ class Trainer(TrainerParts):
         log_size(cfg, model)
         self.optimizer = self.build_optimizer(cfg, model)
         self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
-        self.loader = self.data_loader = self.build_train_loader(cfg, self.seed)
+        self.data_loader = self._build_loader()
+        is_own = isinstance(self.data_loader, TrainingLoader)
+        self.loader = self.data_loader if is_own else ForeignLoader(self.data_loader, cfg.SOLVER.ACCUMULATION_STEPS)
         guard_divergence(model)
         self.model = distribute(model, static_graph=check_static_graph(cfg))
         self.model.train()
@@ -231,6 +237,12 @@ class Trainer(TrainerParts):
         load_optimizer(self.optimizer, state["optimizer"])
         load_scheduler(self.scheduler, state["scheduler"], self.iter + 1)
         self.step.scaler.load_state_dict(state["scaler"])
+
+    def _build_loader(self) -> Any:
+        """With the seed of the run, or by the signature of Detectron2's trainer, which subclasses may have."""
+        build: Callable[..., Any] = self.build_train_loader
+        takes_seed = len(inspect.signature(build).parameters) > 1
+        return build(self.cfg, self.seed) if takes_seed else build(self.cfg)
 
     def _read_flags(self, everything: bool = False) -> None:
         for flags in self.flags.read(everything):
