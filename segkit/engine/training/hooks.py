@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import detectron2.utils.comm as comm
+import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, hooks
 from detectron2.evaluation.testing import flatten_results_dict
@@ -25,6 +26,29 @@ class LearningRate(hooks.LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """See base class."""
         return {}
+
+
+class PreciseBatchNorm(hooks.PreciseBN):
+    """Detectron2's hook, with images that follow from the iteration: a resumed training computes the same statistics.
+
+    Args:
+        period: in iterations; 0: only in the last one.
+        model: the model.
+        loader: of training images, for this hook alone.
+        steps: of the loader, whose statistics are averaged.
+    """
+
+    def __init__(self, period: int, model: torch.nn.Module, loader: Any, steps: int) -> None:
+        super().__init__(period, model, loader, steps)
+        self.loader = loader
+
+    def update_stats(self) -> None:
+        """See base class."""
+        place = {"seed": self.trainer.seed, "batches": self.trainer.iter}
+        self.loader.load_state_dict({**self.loader.state_dict(), **place})
+        self._data_iter = None
+        super().update_stats()
+        self.loader.close()
 
 
 class Checkpoints(HookBase):
@@ -108,7 +132,7 @@ class Evaluation(HookBase):
         self._evaluated = done
         with trainer.ema.applied() if trainer.ema else nullcontext():
             with trainer.stop_request.raising():
-                trainer.results = trainer.test(trainer.cfg, trainer.model)
+                trainer.results = trainer.test(trainer.cfg, trainer.model) or {}
             numbers = flatten_results_dict(select_numbers(trainer.results))
             if numbers:
                 trainer.storage.put_scalars(**numbers, smoothing_hint=False)

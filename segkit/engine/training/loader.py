@@ -123,6 +123,15 @@ class TrainingLoader:
         self.unreadable += unreadable
         return samples
 
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        """Read step by step, for Detectron2's hooks that take a loader, such as `PreciseBN`.
+
+        Yields:
+            The samples of a step.
+        """
+        while True:
+            yield [sample for part in self.next_step() for sample in part]
+
     def close(self) -> None:
         """End the workers; those that do not end by themselves in seconds, being stopped for example, are killed."""
         if self._prefetcher is not None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import detectron2.utils.comm as comm
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, create_ddp_model
+from detectron2.engine import DefaultTrainer, create_ddp_model, hooks
 from detectron2.engine.train_loop import HookBase, TrainerBase
 from detectron2.utils.events import EventWriter
 
@@ -20,7 +22,8 @@ from segkit.engine.model_evaluation import build_evaluator, build_test_loader, e
 from segkit.engine.training.compiled import CompileReport
 from segkit.engine.training.data import build_train_loader
 from segkit.engine.training.ema import WeightEMA
-from segkit.engine.training.hooks import Checkpoints, Evaluation, LearningRate, check_patience
+from segkit.engine.training.hooks import Checkpoints, Evaluation, LearningRate, PreciseBatchNorm, check_patience
+from segkit.engine.training.loader import TrainingLoader
 from segkit.engine.training.optimizers import build_optimizer
 from segkit.engine.training.progress_bar import ProgressBar
 from segkit.engine.training.schedules import build_lr_scheduler
@@ -39,9 +42,13 @@ class TrainerParts(TrainerBase):
         scheduler: of the learning rate.
         ema: averages the weights; None without SOLVER.EMA.ENABLED.
         compiled: the parts of the model that are compiled.
+        model: the model.
+        seed: of the run.
     """
 
     cfg: CfgNode
+    model: torch.nn.Module
+    seed: int
     scheduler: Any
     ema: WeightEMA | None
     compiled: Any
@@ -59,6 +66,7 @@ class TrainerParts(TrainerBase):
             LearningRate(scheduler=self.scheduler),
             self.ema,
             CompileReport(self.compiled, cfg.SOLVER.LOG_PERIOD) if self.compiled else None,
+            self._build_precise_bn() if cfg.TEST.PRECISE_BN.ENABLED else None,
         ]
         built += [
             Checkpoints(cfg.SOLVER.CHECKPOINT_PERIOD),
@@ -81,6 +89,21 @@ class TrainerParts(TrainerBase):
         output.mkdir(parents=True, exist_ok=True)
         files = [JsonLines(output / "training.jsonl", period), TensorBoardWriter(output, period)]
         return [LogLine(period), *files, *build_trackers(self.cfg)]
+
+    def build_own_loader(self) -> Any:
+        """Call `build_train_loader` with the seed of the run, or by the signature of Detectron2's trainer.
+
+        Returns:
+            What it returns.
+        """
+        build: Callable[..., Any] = self.build_train_loader
+        takes_seed = len(inspect.signature(build).parameters) > 1
+        return build(self.cfg, self.seed) if takes_seed else build(self.cfg)
+
+    def _build_precise_bn(self) -> HookBase:
+        loader = self.build_own_loader()
+        kind = PreciseBatchNorm if isinstance(loader, TrainingLoader) else hooks.PreciseBN
+        return kind(self.cfg.TEST.EVAL_PERIOD, self.model, loader, self.cfg.TEST.PRECISE_BN.NUM_ITER)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:

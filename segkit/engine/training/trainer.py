@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import signal
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,7 @@ class Trainer(TrainerParts):
         log_size(cfg, model)
         self.optimizer = self.build_optimizer(cfg, model)
         self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
-        self.data_loader = self._build_loader()
+        self.data_loader = self.build_own_loader()
         is_own = isinstance(self.data_loader, TrainingLoader)
         self.loader = self.data_loader if is_own else ForeignLoader(self.data_loader, cfg.SOLVER.ACCUMULATION_STEPS)
         guard_divergence(model)
@@ -237,12 +236,6 @@ class Trainer(TrainerParts):
         load_optimizer(self.optimizer, state["optimizer"])
         load_scheduler(self.scheduler, state["scheduler"], self.iter + 1)
         self.step.scaler.load_state_dict(state["scaler"])
-
-    def _build_loader(self) -> Any:
-        """With the seed of the run, or by the signature of Detectron2's trainer, which subclasses may have."""
-        build: Callable[..., Any] = self.build_train_loader
-        takes_seed = len(inspect.signature(build).parameters) > 1
-        return build(self.cfg, self.seed) if takes_seed else build(self.cfg)
 
     def _read_flags(self, everything: bool = False) -> None:
         for flags in self.flags.read(everything):

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from segkit.engine.training.trainer import Trainer
 from segkit.utils.errors import CheckpointError, ConfigError, TrainingError
@@ -81,3 +82,22 @@ def test_another_optimizer_is_refused(options: dict[str, str], message: str, toy
     state = Trainer(build_config(toy_folder, tmp_path)).state_dict()
     with pytest.raises(CheckpointError, match=message):
         Trainer(build_config(toy_folder, tmp_path, **options)).load_state_dict(state)
+
+
+def test_precise_statistics_of_a_resumed_training_are_those_of_one_that_was_not_stopped(
+    toy_folder: Path, tmp_path: Path
+) -> None:
+    options = {"TEST__PRECISE_BN__ENABLED": True, "TEST__PRECISE_BN__NUM_ITER": 1, "SOLVER__CHECKPOINT_PERIOD": 2}
+    options |= {"TEST__EVAL_PERIOD": 2, "SOLVER__MAX_ITER": 3}
+
+    before: list[torch.Tensor] = []
+
+    def collect(trainer: Trainer) -> None:
+        before.append(trainer.model.backbone.fpn_output2.norm.running_mean.clone())
+
+    whole = train(build_config(toy_folder, tmp_path, **options), after_step=collect)
+    assert not torch.equal(whole.model.backbone.fpn_output2.norm.running_mean, before[-1])
+    (tmp_path / "model_final.pth").unlink()
+    resumed = train(build_config(toy_folder, tmp_path, **options), resume=True)
+    assert resumed.start_iter == 2
+    assert compare_weights(whole.model, resumed.model) == []

@@ -59,6 +59,18 @@ def test_loader_and_evaluator_with_detectron2s_signatures_are_used(
     assert "its images begin again" in caplog.text
 
 
+class WithoutResults(Trainer):
+    @classmethod
+    def test(cls, cfg: Any, model: Any, evaluators: Any = None) -> None:
+        pass
+
+
+def test_an_evaluation_without_results_ends_as_usual(toy_folder: Path, tmp_path: Path) -> None:
+    trainer = WithoutResults(build_config(toy_folder, tmp_path, SOLVER__MAX_ITER=1))
+    trainer.train()
+    assert trainer.results == {}
+
+
 def test_a_loader_that_ends_begins_again_and_an_empty_one_is_refused() -> None:
     loader = ForeignLoader([[1, 2], [3, 4]], parts=2)
     assert [loader.next_step() for _ in range(3)] == [[[1], [2]], [[3], [4]], [[1], [2]]]
