@@ -177,6 +177,12 @@ def _add_keys(cfg: CfgNode) -> None:
     # Steps with a loss or gradient that is not finite: they are skipped, with a warning each, up to so many.
     cfg.SOLVER.MAX_SKIPPED_STEPS = 10
 
+    # Share of the images that DATALOADER.SAMPLER_TRAIN "RandomSubsetTrainingSampler" draws from, in (0, 1].
+    cfg.DATALOADER.RANDOM_SUBSET_RATIO = cfg.DATALOADER.get("RANDOM_SUBSET_RATIO", 1.0)
+    # How often "WeightedTrainingSampler" and "WeightedCategoryTrainingSampler" draw the images of a dataset in an
+    # epoch: a list of (name of DATASETS.TRAIN, number above 0); 1 for others.
+    cfg.DATASETS.TRAIN_REPEAT_FACTOR = cfg.DATASETS.get("TRAIN_REPEAT_FACTOR", [])
+
     # Training images that cannot be read and are skipped, with a warning each, before the training ends; 0: the first
     # one ends it.
     cfg.DATALOADER.MAX_UNREADABLE = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,6 +36,7 @@ SAMPLERS = (
     "WeightedTrainingSampler",
     "WeightedCategoryTrainingSampler",
 )  # Detectron2's names
+REPEAT_FACTOR = "DATASETS.TRAIN_REPEAT_FACTOR"
 
 
 def build_train_loader(cfg: CfgNode, seed: int) -> TrainingLoader:
@@ -147,7 +149,10 @@ def _compute_repeats(
         problem = f"DATALOADER.SAMPLER_TRAIN {name!r} is unknown"
         raise ConfigError(problem, remedy=suggest(name, SAMPLERS, f"choose one of {', '.join(SAMPLERS)}"))
     if name == "RandomSubsetTrainingSampler":
-        size = int(count * cfg.DATALOADER.RANDOM_SUBSET_RATIO)
+        ratio = cfg.DATALOADER.RANDOM_SUBSET_RATIO
+        if not 0 < ratio <= 1:
+            raise ConfigError(f"expected a number in (0, 1], got {ratio}", where="DATALOADER.RANDOM_SUBSET_RATIO")
+        size = max(1, int(count * ratio))
         repeats = np.zeros(count)
         repeats[build_generator(seed, ORDER).permutation(count)[:size]] = 1
         return repeats
@@ -155,14 +160,25 @@ def _compute_repeats(
     if name in ("RepeatFactorTrainingSampler", "WeightedCategoryTrainingSampler"):
         weights = np.concatenate([_compute_category_repeats(cfg, group, categories) for group in groups])
     if name.startswith("Weighted") and len(groups) == len(cfg.DATASETS.TRAIN):
-        factors = dict(cfg.DATASETS.TRAIN_REPEAT_FACTOR)
+        factors = _read_repeat_factors(cfg.DATASETS.TRAIN_REPEAT_FACTOR)
         if unknown := {*factors} - {*cfg.DATASETS.TRAIN}:
-            raise ConfigError(f"expected names of DATASETS.TRAIN, got {sorted(unknown)}", where="TRAIN_REPEAT_FACTOR")
+            raise ConfigError(f"expected names of DATASETS.TRAIN, got {sorted(unknown)}", where=REPEAT_FACTOR)
         names = cfg.DATASETS.TRAIN
         per_record = [np.full(len(group), factors.get(n, 1.0)) for n, group in zip(names, groups, strict=True)]
         weights = weights * np.concatenate(per_record)
         weights = weights / weights.min() if "Category" in name else weights
     return None if name == "TrainingSampler" else weights
+
+
+def _read_repeat_factors(pairs: Any) -> dict[str, float]:
+    """Dataset -> how often its images are drawn."""
+    try:
+        factors = {str(name): float(factor) for name, factor in pairs}
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"expected [(dataset, number), ...], got {pairs!r}", where=REPEAT_FACTOR) from error
+    if wrong := [factor for factor in factors.values() if not 0 < factor < math.inf]:
+        raise ConfigError(f"expected finite numbers above 0, got {wrong}", where=REPEAT_FACTOR)
+    return factors
 
 
 def _compute_category_repeats(cfg: CfgNode, records: Sequence[dict[str, Any]], categories: CategorySet) -> np.ndarray:

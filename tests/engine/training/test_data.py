@@ -15,7 +15,7 @@ from segkit.config import load_config
 from segkit.data.datasets.custom import register_by_format
 from segkit.engine.training.data import build_train_loader
 from segkit.engine.training.loader import TrainingLoader
-from segkit.utils.errors import DatasetError
+from segkit.utils.errors import ConfigError, DatasetError
 
 MIB = 1024**2
 
@@ -28,9 +28,10 @@ def write_images(folder: Path, maps: list[list[int]]) -> None:
         Image.new("RGB", (len(pixels), 1)).save(folder / f"images/{number}.png")
 
 
-def build_repeats(name: str, architecture: str) -> Any:
-    cfg = load_config("", ["MODEL.META_ARCHITECTURE", architecture, "DATALOADER.NUM_WORKERS", "0"])
-    cfg.DATASETS.TRAIN, cfg.DATALOADER.SAMPLER_TRAIN = (name,), "RepeatFactorTrainingSampler"
+def build_repeats(name: str, architecture: str, sampler: str = "RepeatFactorTrainingSampler", *options: str) -> Any:
+    fixed = ["MODEL.META_ARCHITECTURE", architecture, "DATALOADER.NUM_WORKERS", "0"]
+    cfg = load_config("", [*fixed, "DATALOADER.SAMPLER_TRAIN", sampler, *options])
+    cfg.DATASETS.TRAIN = (name,)
     cfg.DATALOADER.REPEAT_THRESHOLD, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = 0.5, False
     return build_train_loader(cfg, seed=1).stream.repeats
 
@@ -49,6 +50,25 @@ def test_images_without_objects_are_drawn_once(tmp_path: Path) -> None:
     write_images(tmp_path, [[0, 3, 7], *[[0, 0, 0]] * 7])
     register_by_format("t_repeated_objects", "instance-maps", root=tmp_path)
     np.testing.assert_allclose(build_repeats("t_repeated_objects", "GeneralizedRCNN"), [2, *[1] * 7])
+
+
+def test_samplers_that_draw_a_subset_or_weighted_datasets_have_their_keys(tmp_path: Path) -> None:
+    write_images(tmp_path, [[0, 1]] * 8)
+    register_by_format("t_sampled", "instance-maps", root=tmp_path)
+    arguments = "t_sampled", "GeneralizedRCNN"
+    subset = "RandomSubsetTrainingSampler", "DATALOADER.RANDOM_SUBSET_RATIO"
+    assert sorted(build_repeats(*arguments, *subset, "0.25")) == [0] * 6 + [1] * 2
+    assert build_repeats(*arguments, subset[0]).tolist() == [1] * 8
+    weighted = "WeightedTrainingSampler", "DATASETS.TRAIN_REPEAT_FACTOR"
+    assert build_repeats(*arguments, *weighted, "[('t_sampled', 1.5)]").tolist() == [1.5] * 8
+    for options, message in [
+        ((*subset, "0.0"), r"RANDOM_SUBSET_RATIO: expected a number in \(0, 1\], got 0.0"),
+        ((*weighted, "['t_sampled']"), r"TRAIN_REPEAT_FACTOR: expected \[\(dataset, number\), ...\], got"),
+        ((*weighted, "[('t_sampled', -1)]"), r"expected finite numbers above 0, got \[-1.0\]"),
+        ((*weighted, "[('other', 2)]"), r"expected names of DATASETS.TRAIN, got \['other'\]"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            build_repeats(*arguments, *options)
 
 
 def test_a_damaged_map_is_named(tmp_path: Path) -> None:
