@@ -50,7 +50,7 @@ def read_config(config_file: str | Path = "", opts: Sequence[str] = (), *, train
         The config.
 
     Raises:
-        ConfigError: the config cannot be read, or names an unknown architecture, or a dataset is wrong.
+        ConfigError: the config cannot be read, or names an unknown architecture or device, or a dataset is wrong.
     """
     register()
     weights = "" if train or "MODEL.WEIGHTS" in opts[::2] else find_trained_weights(config_file)
@@ -61,6 +61,10 @@ def read_config(config_file: str | Path = "", opts: Sequence[str] = (), *, train
         names = sorted(key for key, _ in META_ARCH_REGISTRY)
         remedy = suggest(name, names, f"choose one of {', '.join(names)}")
         raise ConfigError(f"MODEL.META_ARCHITECTURE {name!r} is unknown", remedy=remedy)
+    try:
+        torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError as error:
+        raise ConfigError(f"MODEL.DEVICE {cfg.MODEL.DEVICE!r} is unknown", remedy="choose cuda or cpu") from error
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():  # cuda is Detectron2's default
         logger.warning("MODEL.DEVICE is %s, but this machine has no CUDA device: running on the CPU", cfg.MODEL.DEVICE)
         cfg.MODEL.DEVICE = "cpu"

@@ -19,6 +19,7 @@ from tests.helpers.small_training import build_config
         ("SOLVER__BASE_LR", "1e999", "SOLVER.BASE_LR: expected a finite number above 0, got inf"),
         ("SOLVER__MOMENTUM", -0.5, "SOLVER.MOMENTUM: expected a finite number, 0 or more, got -0.5"),
         ("DATALOADER__NUM_WORKERS", -1, "DATALOADER.NUM_WORKERS: expected a finite number, 0 or more, got -1"),
+        ("MODEL__DEVICE", "gpu", "MODEL.DEVICE 'gpu' is unknown; choose cuda or cpu"),
         ("SEED", 2**64, "SEED: expected a number of at most"),
     ],
 )
