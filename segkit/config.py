@@ -22,6 +22,12 @@ FUSION_OPTIONS = "MODEL.PANOPTIC.FUSION.OPTIONS"
 PLUGINS = "PLUGINS"
 FROM_DATASET = -1  # a class count that is taken from the training dataset
 
+# An error of yacs, which knows the value by its key.
+TYPE_MISMATCH = re.compile(
+    r"Type mismatch \(<class '(\w+)'> vs. <class '(\w+)'>\) with values \((.*) vs. (.*)\) for config key: ([\w.]+)",
+    re.DOTALL,
+)
+
 
 def add_segkit_config(cfg: CfgNode) -> None:
     """Prepare a config of Detectron2 for segkit, in place: all that a script needs.
@@ -308,6 +314,11 @@ def _merge_file(cfg: CfgNode, path: Path) -> None:
 def _explained(cfg: CfgNode, error: Exception, where: object) -> ConfigError:
     text = str(error.args[0] if error.args else error)
     unknown = re.search(r"Non-existent (?:config )?key: ([\w.]+)", text)
+    if mismatch := TYPE_MISMATCH.search(text):
+        expected, got, default, value, key = mismatch.groups()
+        remedy = f"write {value}.0" if (expected, got) == ("float", "int") else ""
+        problem = f"expected {key} of type {expected}, such as {default or repr('')}, got {value} of type {got}"
+        return ConfigError(problem, where=where, remedy=remedy)
     if not unknown:
         return ConfigError(" ".join(text.split()), where=where)
     keys = _all_keys(cfg)

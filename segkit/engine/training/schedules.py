@@ -34,7 +34,7 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
         A scheduler of torch; each learning rate follows from the config and the number of the iteration.
 
     Raises:
-        ConfigError: the name is unknown, or BASE_LR_END is not in [0, BASE_LR].
+        ConfigError: the name is unknown, BASE_LR_END is not in [0, BASE_LR], or STEPS or WARMUP_METHOD are invalid.
     """
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME not in SCHEDULES:
@@ -43,16 +43,17 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
     if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and not 0 <= solver.BASE_LR_END <= solver.BASE_LR:
         problem = f"expected SOLVER.BASE_LR_END in [0, BASE_LR = {solver.BASE_LR}], got {solver.BASE_LR_END}"
         raise ConfigError(problem, remedy="set it to 0, Detectron2's default")
-    if solver.LR_SCHEDULER_NAME != POLY:
-        return build_detectron2_scheduler(cfg, optimizer)
-    multiplier = WarmupParamScheduler(
-        PolynomialDecayParamScheduler(1.0, solver.POLY_LR_POWER),
-        solver.WARMUP_FACTOR,
-        min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0),
-        solver.WARMUP_METHOD,
-        solver.RESCALE_INTERVAL,
-    )
-    return LRMultiplier(optimizer, multiplier=multiplier, max_iter=solver.MAX_ITER)
+    try:
+        return (
+            _build_poly(solver, optimizer)
+            if solver.LR_SCHEDULER_NAME == POLY
+            else build_detectron2_scheduler(cfg, optimizer)
+        )
+    except (AssertionError, IndexError, TypeError, ValueError) as error:  # of fvcore's schedules
+        values = ", ".join(f"{key} {solver[key]}" for key in ("MAX_ITER", "STEPS", "NUM_DECAYS", "WARMUP_METHOD"))
+        problem = f"{solver.LR_SCHEDULER_NAME} is not possible with SOLVER.{values} ({error})"
+        remedy = "give rising STEPS, or NUM_DECAYS, below MAX_ITER, and the warm-up linear or constant"
+        raise ConfigError(problem, remedy=remedy) from error
 
 
 def scale_schedule(cfg: CfgNode, processes: int) -> CfgNode:
@@ -84,6 +85,17 @@ def scale_schedule(cfg: CfgNode, processes: int) -> CfgNode:
     if world_size > 0:
         return DefaultTrainer.auto_scale_workers(cfg, processes)
     return _scale(cfg, batch / reference) if reference > 0 and reference != batch else cfg
+
+
+def _build_poly(solver: CfgNode, optimizer: torch.optim.Optimizer) -> LRMultiplier:
+    multiplier = WarmupParamScheduler(
+        PolynomialDecayParamScheduler(1.0, solver.POLY_LR_POWER),
+        solver.WARMUP_FACTOR,
+        min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0),
+        solver.WARMUP_METHOD,
+        solver.RESCALE_INTERVAL,
+    )
+    return LRMultiplier(optimizer, multiplier=multiplier, max_iter=solver.MAX_ITER)
 
 
 def _scale(cfg: CfgNode, factor: float) -> CfgNode:

@@ -35,6 +35,13 @@ def test_the_poly_schedule_with_warm_up() -> None:
     [
         ("SOLVER.LR_SCHEDULER_NAME WarmupPoly", r"'WarmupPoly' is unknown; did you mean 'WarmupPolyLR'\?"),
         ("SOLVER.LR_SCHEDULER_NAME WarmupCosineLR SOLVER.BASE_LR_END 1.0", r"BASE_LR_END in \[0, BASE_LR = 0\.001\]"),
+        (
+            "SOLVER.STEPS (-1,)",
+            r"WarmupMultiStepLR is not possible with SOLVER.MAX_ITER 40000, STEPS \(-1,\),.*; give rising STEPS",
+        ),
+        ("SOLVER.STEPS ('a',)", r"is not possible with SOLVER.*STEPS \('a',\)"),
+        ("SOLVER.LR_SCHEDULER_NAME WarmupStepWithFixedGammaLR SOLVER.MAX_ITER 2", "NUM_DECAYS 3"),
+        ("SOLVER.WARMUP_METHOD slow", r"Unknown warmup method: slow.*; .*the warm-up linear or constant"),
     ],
 )
 def test_wrong_schedules_are_clear_errors(options: str, message: str) -> None:
