@@ -337,7 +337,7 @@ def test_train_has_detectron2s_arguments():
         ["--resume", "MODEL.WEIGHTS", "w.pth"],
     ):
         parsed = vars(ours.parse_args(words))
-        assert parsed.pop("plugins") == []  # segkit's own
+        assert (parsed.pop("plugins"), parsed.pop("replay")) == ([], None)  # segkit's own
         theirs = vars(engine.default_argument_parser().parse_args(words))
         assert parsed == (theirs if "--num-gpus" in words else {**theirs, **dict.fromkeys(LAUNCH_ARGUMENTS)})
 

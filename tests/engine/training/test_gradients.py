@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
@@ -71,6 +72,7 @@ def compute_gradients(rank: int, static_graph: bool) -> dict[str, torch.Tensor]:
     return gradients
 
 
+@pytest.mark.slow
 def test_every_loss_touches_every_head_as_a_static_graph_needs() -> None:
     plain, static = (run_in_two(compute_gradients, static_graph) for static_graph in (False, True))
     assert any("mask_head" in name for name in plain[0])
