@@ -449,7 +449,7 @@ def test_invalid_files_raise_a_dataset_error(tmp_path: Path, monkeypatch: pytest
     assert LabelmeReader(tmp_path, things=["dog"]).images[0].image_id == "a"
     for content, message in (
         ("", "expected JSON, got 0 bytes"),
-        ("[" * 100000, "expected JSON, got 100000 bytes"),
+        ("[" * 100000, "expected JSON, got lists or objects nested too deeply"),
         ('{"a":' * 100000, "expected JSON, got 500000 bytes"),
         ("[]", "expected labelme's object with `shapes`, got a list"),
         ('{"images": []}', "expected labelme's object with `shapes`, got one with 'images'; move other files"),
