@@ -40,7 +40,7 @@ def write_run_record(
         config_file: path of the config file; "": none.
         opts: KEY VALUE pairs that override it.
         eval_only: the run only evaluates.
-        resume: the run was told to continue.
+        resume: the run was asked to continue.
 
     Raises:
         DatasetError: the file cannot be written.
@@ -129,6 +129,6 @@ def _read_entries(path: Path) -> list[Any]:
     try:
         entries = load_json(path)
     except DatasetError as error:
-        logger.warning("%s; the file begins anew", error)
+        logger.warning("%s; the file starts again", error)
         return []
     return entries if isinstance(entries, list) else [entries]

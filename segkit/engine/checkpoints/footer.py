@@ -24,7 +24,7 @@ CHECKSUM_BYTES = len(f'{hashlib.sha256().hexdigest()}"}}')  # the end of the foo
 MAX_FOOTER_BYTES = 4096
 ZIP_HEAD, ZIP_END, ZIP_END_BYTES = b"PK\x03\x04", b"PK\x05\x06", 22  # the end record, without a comment
 BLOCK_BYTES = 1 << 20
-NOT_COMPUTED = 0  # the CRCs of a zip that torch was told to write without
+NOT_COMPUTED = 0  # the CRCs of a zip that torch has written without checksums
 DAMAGED = "it is incomplete, damaged or of another format: fetch or copy it again"
 
 

@@ -70,7 +70,7 @@ class BestResult:
         return dict(vars(self))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; with another metric, begin anew.
+        """Go on from a state; with another metric, start again.
 
         Args:
             state: of `state_dict`.
@@ -78,7 +78,7 @@ class BestResult:
         if state["metric"] == self.metric:
             vars(self).update(state)
         else:
-            logger.warning("TEST.BEST_METRIC was %r, now %r: the best begins anew", state["metric"], self.metric)
+            logger.warning("TEST.BEST_METRIC was %r, now %r: the best starts again", state["metric"], self.metric)
 
     def _select(self, numbers: Mapping[str, float]) -> str:
         """The full name of the metric; "" if there is none."""

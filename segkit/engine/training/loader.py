@@ -9,7 +9,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -188,7 +188,7 @@ class TrainingLoader:
             )
         )
         self._processes = [process for process in multiprocessing.active_children() if process.pid not in before]
-        if self.to_device is not None:  # the workers are started by this thread, which torch tells if one of them ends
+        if self.to_device is not None:  # after the workers: torch reports their end to the thread that starts them
             self._prefetcher = Prefetcher(self._read_step)
 
     def _read_step(self) -> tuple[Callable[[], list[list[dict[str, Any]]]], list[str]]:
@@ -201,8 +201,7 @@ class TrainingLoader:
         return lambda: [[unpack_sample(sample) for sample in part] for part in receive()], unreadable
 
     def _read_part(self) -> list[dict[str, Any]]:
-        assert self._iterator is not None
-        samples: list[dict[str, Any]] = next(self._iterator)
+        samples: list[dict[str, Any]] = next(cast("Iterator[Any]", self._iterator))
         for sample in samples:
             if isinstance(sample, SegkitError):
                 raise sample

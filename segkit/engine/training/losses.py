@@ -33,7 +33,7 @@ class LossSums:
             self._sums[name] = self._sums[name] + value if name in self._sums else value
 
     def read(self) -> dict[str, float]:
-        """Read the means and begin anew.
+        """Read the means and start again.
 
         Returns:
             On the main process name -> mean over steps and processes, and "total_loss"; empty if no finite loss was

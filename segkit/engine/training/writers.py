@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class Writers(hooks.PeriodicWriter):
-    """Calls the writers at the end of each period and of the training, and tells those of segkit where it starts.
+    """Calls the writers at the end of each period and of the training, and gives the start to those of segkit.
 
     Args:
         writers: writers of segkit or of Detectron2.
