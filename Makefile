@@ -4,10 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 # Variables, since a comma would end the argument of $(call install,...).
-WITH_MODELS := .[fast,train]
-WITH_TESTS := .[export,fast,test,train]
+WITH_MODELS := .[classical,fast,train]
+WITH_TESTS := .[classical,export,fast,test,train]
 # What tests and benchmarks compare with, installed without dependencies, whose pins are outdated.
-ORACLES := panopticapi-lite==0.2.0 cityscapesscripts==2.3.0
+ORACLES := panopticapi-lite==0.2.0 cityscapesscripts==2.3.0 surface-distance==0.1
 
 ifeq ($(VENV),none)
 PY := $(PYTHON)
@@ -34,6 +34,9 @@ LIGHT_VENV := $(VENV)-light
 LIGHT_TESTS := tests/test_light.py $(addprefix tests/,cli utils structures formats fusion metrics classical report scoring curation)
 # A share of these that takes less than a minute.
 LIGHT_SHARE := tests/test_light.py $(addprefix tests/,cli utils structures classical report)
+# Processes that run tests, of one thread each.
+JOBS ?= 2
+PARALLEL_PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 PIP := $(PY) -m pip --disable-pip-version-check install -c $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
@@ -53,11 +56,11 @@ demo: $(BASE) ## toy scenes, training, evaluation and images in output/demo
 	$(PY) -m segkit demo --output output/demo
 
 test: lint ## lint, all tests that take seconds, and a share of test-light
-	$(PY) -m pytest -m "not slow"
+	$(PARALLEL_PYTEST) -m "not slow"
 	@$(MAKE) --no-print-directory test-light LIGHT_TESTS="$(LIGHT_SHARE)"
 
 test-all: lint ## lint, and all tests
-	$(PY) -m pytest
+	$(PARALLEL_PYTEST)
 
 ifeq ($(VENV),none)
 test-light:
@@ -119,7 +122,7 @@ remake:
 # The environment is small: it is made again whenever the requirements change.
 $(LIGHT_VENV)/.segkit-light: setup.py segkit/requirements.json $(CONSTRAINTS)
 	@$(call make_venv,$(LIGHT_VENV))
-	@$(LIGHT_VENV)/bin/python -m pip --disable-pip-version-check install -q -c $(CONSTRAINTS) -e . pytest hypothesis
+	@$(LIGHT_VENV)/bin/python -m pip --disable-pip-version-check install -q -c $(CONSTRAINTS) -e ".[classical]" pytest hypothesis
 	@touch $@
 
 $(BASE): setup.py segkit/requirements.json $(CONSTRAINTS) segkit/engine/detectron2_installer.py

@@ -90,10 +90,14 @@ def check_class_counts(cfg: CfgNode) -> None:
 
 def _add_keys(cfg: CfgNode) -> None:
     """Add every key of segkit with its default."""
-    # The plugins that were imported when the config was read: names of modules. They are only recorded; `--plugin` and
-    # SEGKIT_PLUGINS import them.
-    cfg.PLUGINS = get_plugin_names()
+    _add_data_keys(cfg)
+    _add_model_keys(cfg)
+    _add_solver_keys(cfg)
+    _add_test_keys(cfg)
 
+
+def _add_data_keys(cfg: CfgNode) -> None:
+    """DATASETS, INPUT and DATALOADER."""
     # The user's own datasets, registered before training: a list of
     # {name, format, the options of the format: root, split, ...}, or
     # {name, panoptic_json, panoptic_root, image_root (optional: found beside the PNGs), instances_json (optional)}.
@@ -101,7 +105,6 @@ def _add_keys(cfg: CfgNode) -> None:
     # Number of images whose files are decoded and compared with the annotations before training, spread over the
     # dataset; the others are checked when they are read. -1: all; 0: none.
     cfg.DATASETS.CHECK_IMAGES = 500
-
     # RANDOM_FLIP is "horizontal", "vertical", "both" (each by itself with probability 0.5) or "none".
     # Large-scale jitter (Ghiasi et al. 2021) replaces the resize in training: the image is fitted into a square of
     # SIZE pixels times a random scale in [MIN_SCALE, MAX_SCALE], then cropped or padded to SIZE x SIZE.
@@ -114,11 +117,23 @@ def _add_keys(cfg: CfgNode) -> None:
     cfg.INPUT.DRAFT_JPEG = False
     # Share of the training images, in [0, 1], onto which instances of a random one are pasted; 0: off.
     cfg.INPUT.COPY_PASTE = CfgNode({"PROBABILITY": 0.0})
+    # Share of the images that DATALOADER.SAMPLER_TRAIN "RandomSubsetTrainingSampler" draws from, in (0, 1].
+    cfg.DATALOADER.RANDOM_SUBSET_RATIO = cfg.DATALOADER.get("RANDOM_SUBSET_RATIO", 1.0)
+    # How often "WeightedTrainingSampler" and "WeightedCategoryTrainingSampler" draw the images of a dataset in an
+    # epoch: a list of (name of DATASETS.TRAIN, number above 0); 1 for others.
+    cfg.DATASETS.TRAIN_REPEAT_FACTOR = cfg.DATASETS.get("TRAIN_REPEAT_FACTOR", [])
+    # Training images that cannot be read and are skipped, with a warning each, before the training ends; 0: the first
+    # one ends it.
+    cfg.DATALOADER.MAX_UNREADABLE = 0
+    # Seconds that a worker process may take for its images before the training ends; 0: no limit.
+    cfg.DATALOADER.TIMEOUT_S = 600
 
+
+def _add_model_keys(cfg: CfgNode) -> None:
+    """MODEL."""
     # Channels of the semantic head: "one": one for all things plus one per stuff class (Panoptic FPN); "per_class": one
     # per class; "auto": "per_class" for datasets with semantic IoU but no panoptic quality, otherwise "one".
     cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS = "auto"
-
     # Of each semantic channel the stuff contiguous id (0 for things) and the thing contiguous id (-1 for none), and the
     # names of the things. They are set from the dataset, the ids only for "per_class".
     cfg.MODEL.PANOPTIC = CfgNode({"STUFF_IDS": [], "THING_IDS": [], "THING_NAMES": []})
@@ -128,79 +143,12 @@ def _add_keys(cfg: CfgNode) -> None:
     # that _BASE_ sets. MODEL.PANOPTIC_FPN.COMBINE gives the defaults: its three thresholds to "heuristic" and
     # "priority", STUFF_AREA_LIMIT to every method, so that Detectron2's configs keep their meaning.
     cfg.MODEL.PANOPTIC.FUSION.OPTIONS = CfgNode(new_allowed=True)
-
     # Weight of the soft Dice loss beside the cross-entropy, in DiceSemSegFPNHead and DiceMaskHead.
     cfg.MODEL.SEM_SEG_HEAD.DICE_WEIGHT = 1.0
     cfg.MODEL.ROI_MASK_HEAD.DICE_WEIGHT = 1.0
-
     # build_torchvision_fpn_backbone: any torchvision classification network with strides 4, 8, 16, 32.
     # WEIGHTS: name of torchvision weights ("DEFAULT", "IMAGENET1K_V2"), downloaded by torchvision; "": random.
     cfg.MODEL.TORCHVISION = CfgNode({"NAME": "mobilenet_v3_large", "WEIGHTS": ""})
-
-    # Write predictions, error analysis and counts to OUTPUT_DIR/inference at each evaluation; False: only metrics.
-    cfg.TEST.EXPORT = True
-    # Metric by which model_best.pth is chosen, higher is better: its name ("segm/AP") or the end of it ("AP50");
-    # "auto": PQ, else mask AP, else mIoU, else the first one; "": no model_best.pth.
-    cfg.TEST.BEST_METRIC = "auto"
-    # Evaluations without a better TEST.BEST_METRIC after which the training ends; 0: it does not.
-    cfg.SOLVER.EARLY_STOP = CfgNode({"PATIENCE": 0})
-    # Also compute boundary PQ, AP and IoU (Cheng et al. 2021); they take about as long as all other metrics.
-    cfg.TEST.BOUNDARY = False
-
-    # Save the heads' outputs to OUTPUT_DIR/inference/<dataset>/head_outputs at each evaluation, for `segkit fuse`, with
-    # KEEP_LOGITS logits for each pixel; 0: none (upsnet, efficientps and mask_argmax need logits).
-    cfg.TEST.SAVE_HEADS = False
-    cfg.TEST.KEEP_LOGITS = 8
-
-    # Checkpoints model_<iteration>.pth that stay, the last N of a training; 0: all. One is written every
-    # SOLVER.CHECKPOINT_PERIOD iterations. model_final.pth and model_best.pth always stay.
-    cfg.SOLVER.CHECKPOINT_KEEP = 3
-
-    # SOLVER.IMS_PER_BATCH images of a step are cut into so many forward passes on each process, whose gradients are
-    # averaged: less memory, the same batch.
-    cfg.SOLVER.ACCUMULATION_STEPS = 1
-    # Type of SOLVER.AMP.ENABLED: "bfloat16", "float16", or "auto": bfloat16 if the device computes in it.
-    cfg.SOLVER.AMP.DTYPE = "auto"
-    # Iterations between two lines of the log; 0: one at the end. Losses are summed on the device and read back only
-    # then.
-    cfg.SOLVER.LOG_PERIOD = 20
-
-    # Power of SOLVER.LR_SCHEDULER_NAME "WarmupPolyLR".
-    cfg.SOLVER.POLY_LR_POWER = cfg.SOLVER.get("POLY_LR_POWER", 0.9)  # DeepLab's projects have this key too
-    # Images of a step that the learning rate and the iterations of this config are for: with IMS_PER_BATCH k times as
-    # large, learning rates are multiplied by k and iterations divided by k, see `scale_schedule`; 0: they stay.
-    cfg.SOLVER.REFERENCE_BATCH = 0
-
-    # Exponential moving average of the weights, which evaluations use; DECAY in [0, 1), of one iteration, less in the
-    # first ones: min(DECAY, (1 + t) / (10 + t)) in iteration t.
-    cfg.SOLVER.EMA = CfgNode({"ENABLED": False, "DECAY": 0.9998})
-
-    # Trackers of experiments, beside TensorBoard, if their packages are installed; "": their environment variables or
-    # defaults decide. NAME is that of the run, URI the address of the tracking server or folder.
-    cfg.LOG = CfgNode({"WANDB": {"ENABLED": False, "PROJECT": "segkit", "NAME": ""}})
-    cfg.LOG.MLFLOW = CfgNode({"ENABLED": False, "EXPERIMENT": "segkit", "NAME": "", "URI": ""})
-
-    # Steps with a loss or gradient that is not finite: they are skipped, with a warning each, up to so many.
-    cfg.SOLVER.MAX_SKIPPED_STEPS = 10
-
-    # Share of the images that DATALOADER.SAMPLER_TRAIN "RandomSubsetTrainingSampler" draws from, in (0, 1].
-    cfg.DATALOADER.RANDOM_SUBSET_RATIO = cfg.DATALOADER.get("RANDOM_SUBSET_RATIO", 1.0)
-    # How often "WeightedTrainingSampler" and "WeightedCategoryTrainingSampler" draw the images of a dataset in an
-    # epoch: a list of (name of DATASETS.TRAIN, number above 0); 1 for others.
-    cfg.DATASETS.TRAIN_REPEAT_FACTOR = cfg.DATASETS.get("TRAIN_REPEAT_FACTOR", [])
-
-    # Training images that cannot be read and are skipped, with a warning each, before the training ends; 0: the first
-    # one ends it.
-    cfg.DATALOADER.MAX_UNREADABLE = 0
-    # Seconds that a worker process may take for its images before the training ends; 0: no limit.
-    cfg.DATALOADER.TIMEOUT_S = 600
-
-    # "SGD" (with SOLVER.MOMENTUM and NESTEROV) or "ADAMW".
-    cfg.SOLVER.OPTIMIZER = cfg.SOLVER.get("OPTIMIZER", "SGD")  # other packages have this key too
-    # Factor of the backbone's learning rate.
-    cfg.SOLVER.BACKBONE_MULTIPLIER = cfg.SOLVER.get("BACKBONE_MULTIPLIER", 1.0)  # Mask2Former has this key too
-    # Factor of the learning rate from each block of a ViT or Swin backbone to the one before, in (0, 1]; 1: none.
-    cfg.SOLVER.LAYER_DECAY = 1.0
     # Feature maps in NHWC order, which GPUs compute faster, mainly with SOLVER.AMP; a line of the log says if it holds.
     cfg.MODEL.CHANNELS_LAST = False
     # torch.compile of the backbone, the semantic head and the RPN's head; a line of the log says if they ran compiled.
@@ -210,14 +158,69 @@ def _add_keys(cfg: CfgNode) -> None:
     cfg.MODEL.ACTIVATION_CHECKPOINTING = False
     # BatchNorm over the images of all processes; only on GPUs.
     cfg.MODEL.SYNC_BN = False
+    # Weights that are not trained: beginnings of their names, as ["backbone.bottom_up.res2"]. Their BatchNorm keeps its
+    # running statistics.
+    cfg.MODEL.FREEZE = []
+
+
+def _add_solver_keys(cfg: CfgNode) -> None:
+    """SOLVER."""
+    # Evaluations without a better TEST.BEST_METRIC after which the training ends; 0: it does not.
+    cfg.SOLVER.EARLY_STOP = CfgNode({"PATIENCE": 0})
+    # Checkpoints model_<iteration>.pth that stay, the last N of a training; 0: all. One is written every
+    # SOLVER.CHECKPOINT_PERIOD iterations. model_final.pth and model_best.pth always stay.
+    cfg.SOLVER.CHECKPOINT_KEEP = 3
+    # SOLVER.IMS_PER_BATCH images of a step are cut into so many forward passes on each process, whose gradients are
+    # averaged: less memory, the same batch.
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # Type of SOLVER.AMP.ENABLED: "bfloat16", "float16", or "auto": bfloat16 if the device computes in it.
+    cfg.SOLVER.AMP.DTYPE = "auto"
+    # Iterations between two lines of the log; 0: one at the end. Losses are summed on the device and read back only
+    # then.
+    cfg.SOLVER.LOG_PERIOD = 20
+    # Power of SOLVER.LR_SCHEDULER_NAME "WarmupPolyLR".
+    cfg.SOLVER.POLY_LR_POWER = cfg.SOLVER.get("POLY_LR_POWER", 0.9)  # DeepLab's projects have this key too
+    # Images of a step that the learning rate and the iterations of this config are for: with IMS_PER_BATCH k times as
+    # large, learning rates are multiplied by k and iterations divided by k, see `scale_schedule`; 0: they stay.
+    cfg.SOLVER.REFERENCE_BATCH = 0
+    # Exponential moving average of the weights, which evaluations use; DECAY in [0, 1), of one iteration, less in the
+    # first ones: min(DECAY, (1 + t) / (10 + t)) in iteration t.
+    cfg.SOLVER.EMA = CfgNode({"ENABLED": False, "DECAY": 0.9998})
+    # Steps with a loss or gradient that is not finite: they are skipped, with a warning each, up to so many.
+    cfg.SOLVER.MAX_SKIPPED_STEPS = 10
+    # "SGD" (with SOLVER.MOMENTUM and NESTEROV) or "ADAMW".
+    cfg.SOLVER.OPTIMIZER = cfg.SOLVER.get("OPTIMIZER", "SGD")  # other packages have this key too
+    # Factor of the backbone's learning rate.
+    cfg.SOLVER.BACKBONE_MULTIPLIER = cfg.SOLVER.get("BACKBONE_MULTIPLIER", 1.0)  # Mask2Former has this key too
+    # Factor of the learning rate from each block of a ViT or Swin backbone to the one before, in (0, 1]; 1: none.
+    cfg.SOLVER.LAYER_DECAY = 1.0
     # DistributedDataParallel plans the order of the gradients once: every loss must touch every weight in each step, as
     # those of Detectron2's architectures do, with images without objects too.
     cfg.SOLVER.STATIC_GRAPH = False
     # Deterministic algorithms of torch and cuDNN, which are slower.
     cfg.SOLVER.DETERMINISTIC = False
-    # Weights that are not trained: beginnings of their names, as ["backbone.bottom_up.res2"]. Their BatchNorm keeps its
-    # running statistics.
-    cfg.MODEL.FREEZE = []
+
+
+def _add_test_keys(cfg: CfgNode) -> None:
+    """TEST, LOG and PLUGINS."""
+    # The plugins that were imported when the config was read: names of modules. They are only recorded; `--plugin` and
+    # SEGKIT_PLUGINS import them.
+    cfg.PLUGINS = get_plugin_names()
+    # Write predictions, error analysis and counts to OUTPUT_DIR/inference at each evaluation; False: only metrics.
+    cfg.TEST.EXPORT = True
+    # Metric by which model_best.pth is chosen, higher is better: its name ("segm/AP") or the end of it ("AP50");
+    # "auto": PQ, else mask AP, else mIoU, else the first one; "": no model_best.pth.
+    cfg.TEST.BEST_METRIC = "auto"
+    # Also compute boundary PQ, AP and IoU (Cheng et al. 2021); they take about as long as all other metrics.
+    cfg.TEST.BOUNDARY = False
+    # Save the heads' outputs to OUTPUT_DIR/inference/<dataset>/head_outputs at each evaluation, for `segkit fuse`, with
+    # KEEP_LOGITS logits for each pixel; 0: none (upsnet, efficientps and mask_argmax need logits).
+    cfg.TEST.SAVE_HEADS = False
+    cfg.TEST.KEEP_LOGITS = 8
+    # Trackers of experiments, beside TensorBoard, if their packages are installed; "": their environment variables or
+    # defaults decide. NAME is that of the run, URI the address of the tracking server or folder.
+    cfg.LOG = CfgNode({"WANDB": {"ENABLED": False, "PROJECT": "segkit", "NAME": ""}})
+    cfg.LOG.MLFLOW = CfgNode({"ENABLED": False, "EXPERIMENT": "segkit", "NAME": "", "URI": ""})
 
 
 def load_config(path: str | Path = "", opts: Sequence[str] = ()) -> CfgNode:

@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OPTIONAL = (
-    *("cityscapesscripts", "hotcoco", "panopticapi"),  # compared with
+    *("cityscapesscripts", "hotcoco", "panopticapi", "surface_distance"),  # compared with
+    "skimage",  # the extra `classical`
     *("llvmlite", "msgspec", "numba", "ultrafast_pycocotools", "zlib_ng"),  # the extra `fast`
     *("onnx", "onnxruntime", "onnxscript"),  # the extra `export`
     *("importlinter", "mypy", "pre_commit", "ruff"),

@@ -33,6 +33,7 @@ MODULES = {
 }
 EXTRA_USES = {
     "bench": "only the benchmarks need it",
+    "classical": "only segmentation without training needs it",
     "cluster": "only jobs that Python sends to Slurm need it",
     "export": "only the export to ONNX needs it",
     "fast": "without it metrics are several times slower, with equal results",
