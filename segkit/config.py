@@ -143,8 +143,17 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # that _BASE_ sets. MODEL.PANOPTIC_FPN.COMBINE gives the defaults: its three thresholds to "heuristic" and
     # "priority", STUFF_AREA_LIMIT to every method, so that Detectron2's configs keep their meaning.
     cfg.MODEL.PANOPTIC.FUSION.OPTIONS = CfgNode(new_allowed=True)
-    # Weight of the soft Dice loss beside the cross-entropy, in DiceSemSegFPNHead and DiceMaskHead.
-    cfg.MODEL.SEM_SEG_HEAD.DICE_WEIGHT = 1.0
+    # Losses of the semantic head, see docs/architecture.md: names, or {name, weight, options of the loss}; LOSS_WEIGHT
+    # multiplies all. []: those of the head (cross_entropy; DeepLab's LOSS_TYPE).
+    cfg.MODEL.SEM_SEG_HEAD.LOSSES = []
+    # Auxiliary heads in training, one for each of these levels of the backbone, and the factor of their losses.
+    cfg.MODEL.SEM_SEG_HEAD.AUXILIARY = CfgNode({"IN_FEATURES": [], "LOSS_WEIGHT": 0.4})
+    # build_unet_backbone, with levels enc1 (CHANNELS channels) to enc<DEPTH + 1>, each with twice as many channels.
+    # PADDING of the convolutions: "same" or "valid". NORM: "" (none, as in 2015), "BN", "GN", ...
+    # DECODER_CHANNELS of UNetHead, on any backbone, from coarse to fine; []: those of the skip connections.
+    cfg.MODEL.UNET = CfgNode({"CHANNELS": 64, "DEPTH": 4, "PADDING": "same", "NORM": "", "DECODER_CHANNELS": []})
+    _add_deeplab_keys(cfg)
+    # Weight of the soft Dice loss beside the cross-entropy, in DiceMaskHead.
     cfg.MODEL.ROI_MASK_HEAD.DICE_WEIGHT = 1.0
     # build_torchvision_fpn_backbone: any torchvision classification network with strides 4, 8, 16, 32.
     # WEIGHTS: name of torchvision weights ("DEFAULT", "IMAGENET1K_V2"), downloaded by torchvision; "": random.
@@ -163,6 +172,18 @@ def _add_model_keys(cfg: CfgNode) -> None:
     cfg.MODEL.FREEZE = []
 
 
+def _add_deeplab_keys(cfg: CfgNode) -> None:
+    """The keys of Detectron2's DeepLab project with its defaults, unless a script has added them already.
+
+    They are those of the heads and the backbone, SOLVER.POLY_LR_POWER and POLY_LR_CONSTANT_ENDING of "WarmupPolyLR",
+    and INPUT.CROP.SINGLE_CATEGORY_MAX_AREA.
+    """
+    from detectron2.projects.deeplab import add_deeplab_config  # it imports the models
+
+    if "ASPP_CHANNELS" not in cfg.MODEL.SEM_SEG_HEAD:
+        add_deeplab_config(cfg)
+
+
 def _add_solver_keys(cfg: CfgNode) -> None:
     """SOLVER."""
     # Evaluations without a better TEST.BEST_METRIC after which the training ends; 0: it does not.
@@ -178,8 +199,6 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     # Iterations between two lines of the log; 0: one at the end. Losses are summed on the device and read back only
     # then.
     cfg.SOLVER.LOG_PERIOD = 20
-    # Power of SOLVER.LR_SCHEDULER_NAME "WarmupPolyLR".
-    cfg.SOLVER.POLY_LR_POWER = cfg.SOLVER.get("POLY_LR_POWER", 0.9)  # DeepLab's projects have this key too
     # Images of a step that the learning rate and the iterations of this config are for: with IMS_PER_BATCH k times as
     # large, learning rates are multiplied by k and iterations divided by k, see `scale_schedule`; 0: they stay.
     cfg.SOLVER.REFERENCE_BATCH = 0

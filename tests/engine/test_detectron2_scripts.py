@@ -57,12 +57,12 @@ def test_panoptic_rcnn_is_built_from_a_config_without_segkits_keys() -> None:
     cfg.merge_from_file(model_zoo.get_config_file(detectron2_script.ZOO_CONFIG))
     cfg.merge_from_list([*detectron2_script.SMALL.split(), "MODEL.META_ARCHITECTURE", "PanopticRCNN"])
     cfg.MODEL.PANOPTIC_FPN.COMBINE.OVERLAP_THRESH = 0.25
-    cfg.MODEL.ROI_MASK_HEAD.NAME, cfg.MODEL.SEM_SEG_HEAD.NAME = "DiceMaskHead", "DiceSemSegFPNHead"
+    cfg.MODEL.ROI_MASK_HEAD.NAME = "DiceMaskHead"
     cfg.freeze()
     model = build_model(cfg)
     assert model.fusion.overlap_threshold == 0.25
     assert "PANOPTIC" not in cfg.MODEL
-    assert model.sem_seg_head.dice_weight == 1.0
+    assert model.roi_heads.mask_head.dice_weight == 1.0
 
 
 def test_a_lazy_config_calls_our_architecture_and_fusion() -> None:

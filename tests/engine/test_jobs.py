@@ -137,7 +137,7 @@ def test_two_processes_give_the_results_of_a_single_one(toy_names: list[str], tm
 
 ALL_TASKS = {"panoptic_seg", "bbox", "segm", "sem_seg"}
 CASCADE = "MODEL.ROI_HEADS.NAME CascadeROIHeads MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG True"
-DICE_PER_CLASS = """MODEL.SEM_SEG_HEAD.NAME DiceSemSegFPNHead MODEL.ROI_MASK_HEAD.NAME DiceMaskHead
+DICE_PER_CLASS = """MODEL.SEM_SEG_HEAD.LOSSES ['cross_entropy','dice'] MODEL.ROI_MASK_HEAD.NAME DiceMaskHead
     MODEL.SEM_SEG_HEAD.THING_CHANNELS per_class"""
 
 

@@ -24,7 +24,8 @@ SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
     """Build SOLVER.LR_SCHEDULER_NAME: one of Detectron2's, or WarmupPolyLR.
 
-    WarmupPolyLR: BASE_LR * (1 - iteration / MAX_ITER) ** POLY_LR_POWER (Chen et al. 2017, DeepLab) after the warm-up.
+    WarmupPolyLR: BASE_LR * (1 - iteration / MAX_ITER) ** POLY_LR_POWER (Chen et al. 2017, DeepLab) after the warm-up,
+    at least BASE_LR * POLY_LR_CONSTANT_ENDING.
 
     Args:
         cfg: config with segkit's keys.
@@ -87,9 +88,20 @@ def scale_schedule(cfg: CfgNode, processes: int) -> CfgNode:
     return _scale(cfg, batch / reference) if reference > 0 and reference != batch else cfg
 
 
+class _PolynomialDecay(PolynomialDecayParamScheduler):
+    """It ends at `least`."""
+
+    def __init__(self, base_value: float, power: float, least: float) -> None:
+        super().__init__(base_value, power)
+        self.least = least
+
+    def __call__(self, where: float) -> float:
+        return max(super().__call__(where), self.least)
+
+
 def _build_poly(solver: CfgNode, optimizer: torch.optim.Optimizer) -> LRMultiplier:
     multiplier = WarmupParamScheduler(
-        PolynomialDecayParamScheduler(1.0, solver.POLY_LR_POWER),
+        _PolynomialDecay(1.0, solver.POLY_LR_POWER, solver.POLY_LR_CONSTANT_ENDING),
         solver.WARMUP_FACTOR,
         min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0),
         solver.WARMUP_METHOD,

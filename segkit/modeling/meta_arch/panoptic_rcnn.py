@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, build_sem_seg_head
-from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.structures import ImageList, Instances
 from torch import nn
 
@@ -27,6 +26,7 @@ from segkit.modeling.postprocessing.head_outputs import (
 from segkit.modeling.postprocessing.panoptic import PanopticPostProcessor
 from segkit.modeling.postprocessing.panoptic_tensors import to_segments
 from segkit.modeling.postprocessing.resampling import Sizes
+from segkit.modeling.semantic_heads.build import build_semantic_head, compute_coarse_logits, guard_unlabelled
 from segkit.structures import HeadOutputs, InstanceMasks, Segment
 from segkit.structures.architecture_spec import (
     PANOPTIC,
@@ -80,7 +80,7 @@ class PanopticRCNN(GeneralizedRCNN):
         **rcnn: Any,
     ) -> None:
         super().__init__(**rcnn)
-        self.sem_seg_head = sem_seg_head
+        self.sem_seg_head = guard_unlabelled(sem_seg_head)
         self.fusion = fusion or build_fusion("heuristic")
         self.rounding: Callable[[HeadOutputs], HeadOutputs] | None = None
         self.with_logits = False
@@ -99,7 +99,7 @@ class PanopticRCNN(GeneralizedRCNN):
         if not cfg.MODEL.MASK_ON:
             raise ConfigError("MODEL.MASK_ON is False, but PanopticRCNN needs masks", remedy="set MODEL.MASK_ON True")
         arguments = super().from_config(cfg)
-        arguments["sem_seg_head"] = build_sem_seg_head(cfg, arguments["backbone"].output_shape())
+        arguments["sem_seg_head"] = build_semantic_head(cfg, arguments["backbone"].output_shape())
         arguments["fusion"] = build_fusion_from_config(cfg)
         if cfg.MODEL.PANOPTIC.STUFF_IDS:
             arguments["stuff_ids"] = cfg.MODEL.PANOPTIC.STUFF_IDS
@@ -122,7 +122,7 @@ class PanopticRCNN(GeneralizedRCNN):
         _check_targets(batched_inputs)
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
-        sem_seg_losses = self._compute_sem_seg_losses(features, self._stack_sem_seg_targets(batched_inputs))
+        _, sem_seg_losses = self.sem_seg_head(features, self._stack_sem_seg_targets(batched_inputs))
         gt_instances = [x["instances"].to(self.device) for x in batched_inputs]
         proposals, proposal_losses = self.proposal_generator(images, features, gt_instances)
         _, detector_losses = self.roi_heads(images, features, proposals, gt_instances)
@@ -157,22 +157,13 @@ class PanopticRCNN(GeneralizedRCNN):
             instances = self.roi_heads.forward_with_given_boxes(features, detected_instances)
         if not do_postprocess:
             return instances, self.sem_seg_head(features, None)[0]
-        coarse, scale = self._compute_coarse_logits(features)
+        coarse, scale = compute_coarse_logits(self.sem_seg_head, features)
         semantics = []
         for logits, size, x in zip(coarse, images.image_sizes, batched_inputs, strict=True):
             size_hw = int(x.get("height") or size[0]), int(x.get("width") or size[1])
             semantics.append(SemanticLogits(logits, Sizes(size, size_hw, scale)))
         fused = self._fuse_on_device(instances, semantics)
         return [self._build_output(*image) for image in zip(instances, semantics, fused, strict=True)]
-
-    def _compute_sem_seg_losses(
-        self, features: dict[str, torch.Tensor], targets: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """Losses of the semantic head. They are 0 for a batch without labels: the mean over no pixel would be NaN."""
-        ignored: Any = self.sem_seg_head.ignore_value
-        labelled = targets.ne(ignored).any()
-        _, losses = self.sem_seg_head(features, targets.where(labelled, 0))
-        return {name: loss * labelled for name, loss in losses.items()}
 
     def _stack_sem_seg_targets(self, batched_inputs: list[dict[str, Any]]) -> torch.Tensor:
         targets = [x["sem_seg"].to(self.device) for x in batched_inputs]
@@ -182,13 +173,6 @@ class PanopticRCNN(GeneralizedRCNN):
             self.sem_seg_head.ignore_value,
             self.backbone.padding_constraints,
         ).tensor
-
-    def _compute_coarse_logits(self, features: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
-        """(B, C, h, w) logits before Detectron2's upsampling, and the pixels of the network's image per logit."""
-        head = self.sem_seg_head
-        if isinstance(head, SemSegFPNHead) and type(head).forward is SemSegFPNHead.forward:
-            return head.layers(features), head.common_stride
-        return head(features, None)[0], 1
 
     def _fuse_on_device(
         self, instances: list[Instances], semantics: list[SemanticLogits]

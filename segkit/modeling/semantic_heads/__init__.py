@@ -1,5 +1,8 @@
-"""Semantic heads, one file each; importing this package registers them with Detectron2."""
+"""Semantic heads, one file each, and Detectron2's DeepLab; importing this package registers them with Detectron2."""
 
-from segkit.modeling.semantic_heads.dice_fpn_head import DiceSemSegFPNHead
+from detectron2.projects.deeplab import DeepLabV3Head, DeepLabV3PlusHead
 
-__all__ = ["DiceSemSegFPNHead"]
+from segkit.modeling.semantic_heads.build import build_semantic_head
+from segkit.modeling.semantic_heads.unet import UNetHead
+
+__all__ = ["DeepLabV3Head", "DeepLabV3PlusHead", "UNetHead", "build_semantic_head"]
