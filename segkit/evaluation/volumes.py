@@ -1,4 +1,4 @@
-"""Dice over whole volumes during training, and the export of predicted volumes as NIfTI."""
+"""Dice and NSD over whole volumes during training, and the export of predicted volumes as NIfTI."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from segkit.evaluation.semantic import argmax_channels
 from segkit.formats.base import DatasetImage
 from segkit.formats.decathlon import DecathlonReader, write_prediction
 from segkit.formats.derive import relabel
-from segkit.metrics.volume_dice import VolumeDice
+from segkit.metrics.surface_elements import import_distance_transform
+from segkit.metrics.volume_scores import VolumeScores
 from segkit.structures import PanopticSegmentation
 from segkit.utils.errors import ConfigError
 from segkit.utils.files import dump_json
@@ -28,18 +29,20 @@ VOID = -1
 
 logger = logging.getLogger(__name__)
 
-Slices = dict[int, bytes]  # index in the volume -> its map of category ids, compressed
+Slices = dict[int, tuple[bytes, bytes]]  # index in the volume -> rows of ground truth and prediction, compressed
 
 
 class VolumeEvaluator(ImageEvaluator):
-    """Dice per class.
+    """Dice per class, and NSD if the dataset has a tolerance.
 
-    It writes `volumes/<volume>.nii.gz`, the prediction on the grid of the image, and `volume_dice.json`, Dice of each
-    volume. The prediction is the panoptic map, with void as background; if the dataset has no things, it is the argmax
-    of the semantic head. Slices that the dataset leaves out (`keep_empty`) are written as background and not counted.
+    It writes `volumes/<volume>.nii.gz`, the prediction on the grid of the image, and `volume_dice.json` and
+    `volume_nsd.json`, the metrics of each volume. The prediction is the panoptic map, with void as background; if the
+    dataset has no things, it is the argmax of the semantic head. Slices that the dataset leaves out (`keep_empty`) are
+    written as background and not counted by Dice; for NSD they are background.
 
-    A process writes the volumes of which it has all slices; the main process writes volumes whose slices are on several
-    processes. A volume that lacks slices at the end is not written, and its file of an earlier run is removed.
+    A process completes the volumes of which it has all slices: it measures NSD and writes them. The main process
+    completes volumes whose slices are on several processes. A volume that lacks slices at the end has no NSD and is not
+    written, and its file of an earlier run is removed.
     Constructor and methods: see `ImageEvaluator`.
     """
 
@@ -62,44 +65,56 @@ class VolumeEvaluator(ImageEvaluator):
         category_ids = [category.category_id for category in dataset.categories.categories]  # ascending
         self._row_by_category = {category_id: row for row, category_id in enumerate(category_ids)}
         self._category_ids = np.array(category_ids, dtype=np.min_scalar_type(category_ids[-1]))
+        self._row_type = np.min_scalar_type(-len(category_ids))  # with a sign, for VOID
+        if reader.tolerance_mm is not None:
+            import_distance_transform()
 
     def reset(self) -> None:
         """See base class."""
         names = [category.name for category in self.dataset.categories.categories]
-        self.metric = VolumeDice(names, BACKGROUND, VOID)
+        self.metric = VolumeScores(names, self._reader.tolerance_mm, BACKGROUND, VOID)
         self._slices: dict[str, Slices] = {}  # of volumes of which this process lacks slices
-        self._written: set[str] = set()
+        self._completed: set[str] = set()
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
         """See base class."""
         volume, index = self._reader.locate_slice(self._images[record["image_id"]])
         ground_truth = self._rows(self.ground_truth.read_segmentation(record), void=VOID)
         predicted = self._predicted(output)
-        self.metric.update(volume.name, index, ground_truth, predicted)
-        if self.options.export:
-            packed = zlib.compress(self._category_ids.take(predicted).tobytes(), 1)
-            self._add_slices(volume.name, {index: packed})
+        self.metric.dice.update(volume.name, index, ground_truth, predicted)
+        if self._needs_volumes:
+            packed = [zlib.compress(rows.astype(self._row_type).tobytes(), 1) for rows in (ground_truth, predicted)]
+            self._add_slices(volume.name, {index: (packed[0], packed[1])})
 
     def shard(self) -> Any:
         """See base class."""
-        return self.metric, self._slices, self._written
+        return self.metric, self._slices, self._completed
 
     def finish(self, shards: list[Any]) -> dict[str, Any]:
         """See base class."""
         self.reset()
-        for metric, slices, written in shards:
+        for metric, slices, completed in shards:
             self.metric.merge(metric)
-            self._written |= written
+            self._completed |= completed
             for name in slices:
                 self._add_slices(name, slices[name])
+        lacking = sorted(self._images_by_volume.keys() - self._completed) if self._needs_volumes else []
+        if lacking:
+            loss = "" if self.metric.nsd is None else "have no NSD"
+            loss = " and ".join(filter(None, (loss, "are not written" if self.options.export else "")))
+            logger.warning("%d volumes lack slices and %s: %s", len(lacking), loss, abbreviate(lacking))
         if self.options.export:
-            lacking = sorted(self._images_by_volume.keys() - self._written)
             for name in lacking:
                 (self.folder / f"{name}.nii.gz").unlink(missing_ok=True)
-            if lacking:
-                logger.warning("%d volumes lack slices and are not written: %s", len(lacking), abbreviate(lacking))
-            dump_json(self.output_dir / "volume_dice.json", self.metric.per_volume())
+            dump_json(self.output_dir / "volume_dice.json", self.metric.dice.per_volume())
+            if self.metric.nsd is not None:
+                dump_json(self.output_dir / "volume_nsd.json", self.metric.nsd.per_volume())
         return {self.task: self.metric.compute()}
+
+    @property
+    def _needs_volumes(self) -> bool:
+        """Whether slices are kept until their volume is complete."""
+        return self.options.export or self.metric.nsd is not None
 
     def _predicted(self, output: dict[str, Any]) -> NDArray[np.integer]:
         """(H, W) rows of the categories."""
@@ -122,17 +137,24 @@ class VolumeEvaluator(ImageEvaluator):
         return row_map + void
 
     def _add_slices(self, name: str, slices: Slices) -> None:
-        """Keep the slices, or write the volume if it is complete now."""
+        """Keep the slices, or measure and write the volume if it is complete now."""
         gathered = self._slices.setdefault(name, {})
         gathered.update(slices)
         if len(gathered) == len(self._images_by_volume[name]):
-            self._write(name, self._slices.pop(name))
-            self._written.add(name)
+            self._complete(name, self._slices.pop(name))
+            self._completed.add(name)
 
-    def _write(self, name: str, slices: Slices) -> None:
+    def _complete(self, name: str, slices: Slices) -> None:
         image, axis = self._images_by_volume[name][0], self._reader.axis
         volume, _ = self._reader.locate_slice(image)
-        category_ids = np.zeros((volume.size_xyz[axis], *image.size_hw), dtype=self._category_ids.dtype)
+        shape = volume.size_xyz[axis], *image.size_hw
+        ground_truth, prediction = (np.full(shape, BACKGROUND, dtype=self._row_type) for _ in range(2))
         for index, packed in slices.items():
-            category_ids[index] = np.frombuffer(zlib.decompress(packed), category_ids.dtype).reshape(image.size_hw)
-        write_prediction(self.folder / f"{name}.nii.gz", [*category_ids], like=volume.image_path, axis=axis)
+            for rows, content in zip((ground_truth, prediction), packed, strict=True):
+                rows[index] = np.frombuffer(zlib.decompress(content), self._row_type).reshape(image.size_hw)
+        if self.metric.nsd is not None:
+            right, up = (spacing for other, spacing in enumerate(volume.spacing_mm) if other != axis)
+            self.metric.nsd.update(name, ground_truth, prediction, (volume.spacing_mm[axis], up, right))
+        if self.options.export:
+            category_ids = self._category_ids.take(prediction)
+            write_prediction(self.folder / f"{name}.nii.gz", [*category_ids], like=volume.image_path, axis=axis)

@@ -78,6 +78,23 @@ def compute_surface_overlap(
     return SurfaceOverlap(*totals, *parts)
 
 
+def import_distance_transform() -> Any:
+    """Import scipy's distance transform, which NSD needs; call it before long work.
+
+    Returns:
+        `scipy.ndimage.distance_transform_edt`.
+
+    Raises:
+        ConfigError: scipy is not installed.
+    """
+    try:
+        from scipy.ndimage import distance_transform_edt
+    except ImportError:
+        problem = "NSD needs the extra 'classical' (scipy is not installed)"
+        raise ConfigError(problem, remedy="pip install 'segkit[classical]'") from None
+    return distance_transform_edt
+
+
 def find_box(*masks: NDArray[Any]) -> tuple[slice, ...] | None:
     """Find the bounding box of everything that is not 0.
 
@@ -122,18 +139,15 @@ def _compute_codes(mask: Mask) -> NDArray[np.uint8]:
 
 
 def _is_surface(codes: NDArray[np.uint8]) -> Mask:
-    return (codes != 0) & (codes != FULL)
+    is_surface: Mask = (codes != 0) & (codes != FULL)
+    return is_surface
 
 
 def _compute_distances(
     points: Sequence[NDArray[np.int64]], surface: Mask, spacing_mm: Sequence[float]
 ) -> NDArray[np.float64]:
     """(N,) in mm from each of N points, given by their indices on three axes, to the surface; inf if it is empty."""
-    try:
-        from scipy.ndimage import distance_transform_edt
-    except ImportError:
-        problem = "the normalised surface distance needs the extra 'classical' (scipy is not installed)"
-        raise ConfigError(problem, remedy="pip install 'segkit[classical]'") from None
+    distance_transform_edt = import_distance_transform()
     if not surface.any():
         return np.full(len(points[0]), math.inf)
     # The indices take 12 bytes per voxel; with its distances scipy takes 60.
@@ -170,7 +184,7 @@ def _triangulate(code: int) -> NDArray[np.float64]:
 
 
 def _cut_off(inside: set[Point]) -> list[NDArray[np.float64]]:
-    """Polygons (N, 3) of edge midpoints that separate corners from the others; on a face, diagonal corners are apart."""
+    """Polygons (N, 3) of edge midpoints that separate corners from the others; diagonal corners of a face are apart."""
     links: dict[Point, list[Point]] = {}
     for axis, side in itertools.product(range(3), (0, 1)):
         face = [(*place[:axis], side, *place[axis:]) for place in FACE_CYCLE]

@@ -38,7 +38,7 @@ def explain_undefined(results: Mapping[str, Any], categories: CategorySet | None
 
     Args:
         results: Task -> its metrics, as `PanopticQuality`, `AveragePrecision`, `CityscapesAP`, `SemanticIoU` and
-            `VolumeDice` name them; other tasks are skipped.
+            `VolumeScores` name them; other tasks are skipped.
         categories: The categories of the dataset. They distinguish a class without segments from a dataset without such
             classes, and name the classes of panoptic quality.
 

@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segkit.metrics.label_pairs import IntArray
 from segkit.metrics.semantic_iou import SemanticIoU
+from segkit.metrics.state import reading_saved_counts
 from segkit.structures import IGNORE_LABEL
 from segkit.utils.errors import DatasetError
 
 VoxelCounts = NDArray[np.int64]
+
+
+class VolumeSummary(NamedTuple):
+    """A metric of a class over volumes.
+
+    Attributes:
+        mean: Mean over the volumes that define it, None if none does.
+        std: Standard deviation over them, divided by their number.
+        lowest: The lowest value.
+        lowest_volume: The volume of the lowest value, of equal ones the first by name.
+        volumes: Number of volumes that define it.
+    """
+
+    mean: float | None
+    std: float | None
+    lowest: float | None
+    lowest_volume: str | None
+    volumes: int
 
 
 class VolumeDice:
@@ -87,7 +106,7 @@ class VolumeDice:
             DatasetError: Both hold a slice. Nothing is added then.
             ValueError: The names, the background or the ignored label differ.
         """
-        if self._options() != other._options():
+        if (self.names, self._options()) != (other.names, other._options()):
             raise ValueError("other must have the names, background and ignore_label of this VolumeDice, they differ")
         if common := sorted(self._slices & other._slices):
             volume, slice_index = common[0]
@@ -109,13 +128,21 @@ class VolumeDice:
             In percent (float64), None if not defined, without the background.
         """
         per_volume = self.per_volume()
+        names = self._scored_names().values()
+        rows = {name: summarize({volume: row[name] for volume, row in per_volume.items()}) for name in names}
         per_class = {
-            name: _summarize({volume: row[name] for volume, row in per_volume.items()})
-            for name in self._scored_names().values()
+            name: {
+                "Dice": row.mean,
+                "Dice_std": row.std,
+                "lowest": row.lowest,
+                "lowest_volume": row.lowest_volume,
+                "volumes": row.volumes,
+            }
+            for name, row in rows.items()
         }
-        dice = {f"Dice-{name}": row["Dice"] for name, row in per_class.items()}
+        dice = {f"Dice-{name}": row.mean for name, row in rows.items()}
         defined = [mean for mean in dice.values() if mean is not None]
-        return {"mDice": _mean(defined), **dice, "per_class": per_class}
+        return {"mDice": mean_of(defined), **dice, "per_class": per_class}
 
     def per_volume(self) -> dict[str, dict[str, float | None]]:
         """Compute the Dice of each volume.
@@ -129,34 +156,107 @@ class VolumeDice:
             for volume in sorted(self._counts)
         }
 
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return what `from_state` needs to build the same metric.
+
+        Returns:
+            A header for JSON, `counts` (volumes, 3, C) int64, and `slices` (S, 2) int64, position in `volumes` of the
+            header and index of each slice.
+        """
+        volumes = [*self._counts]
+        header = {"names": [*self.names], "options": self._options(), "volumes": volumes}
+        positions = {volume: position for position, volume in enumerate(volumes)}
+        slices = sorted((positions[volume], index) for volume, index in self._slices)
+        return header, {
+            "counts": np.array([*self._counts.values()], dtype=np.int64).reshape(-1, 3, len(self.names)),
+            "slices": np.array(slices, dtype=np.int64).reshape(-1, 2),
+        }
+
+    @classmethod
+    def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> VolumeDice:
+        """Build the metric that `state` described.
+
+        Args:
+            header: The first result of `state`.
+            arrays: The second result of `state`.
+
+        Returns:
+            The metric.
+
+        Raises:
+            DatasetError: The arguments are not such a state.
+        """
+        with reading_saved_counts("Dice of volumes"):
+            metric = cls(header["names"], **header["options"])
+            volumes = [str(volume) for volume in header["volumes"]]
+            counts, slices = arrays["counts"], arrays["slices"]
+            if counts.dtype != np.int64 or counts.shape != (len(volumes), 3, len(metric.names)):
+                raise ValueError("counts has another dtype or shape")
+            if slices.dtype != np.int64 or slices.ndim != 2 or slices.shape[1] != 2 or (slices < 0).any():
+                raise ValueError("slices has another dtype, shape or range")
+            if (counts < 0).any() or (counts[:, 0] > counts[:, 1:].min(axis=1)).any():
+                raise ValueError("counts must be numbers of voxels, the correct ones the smallest")
+            metric._counts = dict(zip(volumes, counts, strict=True))
+            metric._slices = {(volumes[position], index) for position, index in slices.tolist()}
+        return metric
+
     def _add(self, volume: str, counts: VoxelCounts) -> None:
         self._counts[volume] = self._counts[volume] + counts if volume in self._counts else counts
 
     def _scored_names(self) -> dict[int, str]:
         return {label: name for label, name in enumerate(self.names) if label != self.background}
 
-    def _options(self) -> tuple[Any, ...]:
-        return self.names, self.background, self.ignore_label
+    def _options(self) -> dict[str, Any]:
+        return {"background": self.background, "ignore_label": self.ignore_label}
 
 
 def _compute_dice(correct: int, gt_voxels: int, pred_voxels: int) -> float | None:
     return 100 * 2 * correct / (gt_voxels + pred_voxels) if gt_voxels + pred_voxels else None
 
 
-def _summarize(dice_by_volume: Mapping[str, float | None]) -> dict[str, Any]:
-    """dice_by_volume: sorted by the volumes' names."""
-    dice = {volume: value for volume, value in dice_by_volume.items() if value is not None}
-    mean = _mean([*dice.values()])
-    variance = None if mean is None else _mean([(value - mean) ** 2 for value in dice.values()])
-    lowest = min(dice, key=dice.__getitem__, default=None)
-    return {
-        "Dice": mean,
-        "Dice_std": None if variance is None else math.sqrt(variance),
-        "lowest": None if lowest is None else dice[lowest],
-        "lowest_volume": lowest,
-        "volumes": len(dice),
-    }
+def summarize(value_by_volume: Mapping[str, float | None]) -> VolumeSummary:
+    """Summarize a class over the volumes that define its metric.
+
+    Args:
+        value_by_volume: Volume -> metric, None if it is not defined; sorted by the volumes' names.
+
+    Returns:
+        The summary.
+    """
+    values = {volume: value for volume, value in value_by_volume.items() if value is not None}
+    mean = mean_of([*values.values()])
+    variance = None if mean is None else mean_of([(value - mean) ** 2 for value in values.values()])
+    lowest = min(values, key=values.__getitem__, default=None)
+    return VolumeSummary(
+        mean,
+        None if variance is None else math.sqrt(variance),
+        None if lowest is None else values[lowest],
+        lowest,
+        len(values),
+    )
 
 
-def _mean(values: Sequence[float]) -> float | None:
+def flatten(ground_truth: IntArray, prediction: IntArray, where: object) -> tuple[IntArray, IntArray]:
+    """Turn two volumes into one slice each.
+
+    Args:
+        ground_truth: (X, Y, Z).
+        prediction: (X, Y, Z).
+        where: The place for the message.
+
+    Returns:
+        Both as (X, Y * Z).
+
+    Raises:
+        DatasetError: They differ in size.
+    """
+    if ground_truth.shape != prediction.shape:
+        expected, got = (" x ".join(map(str, labels.shape)) for labels in (ground_truth, prediction))
+        problem = f"expected ground truth and prediction of one size, got {expected} and {got} voxels"
+        raise DatasetError(problem, where=where)
+    return ground_truth.reshape(len(ground_truth), -1), prediction.reshape(len(prediction), -1)
+
+
+def mean_of(values: Sequence[float]) -> float | None:
+    """The mean, independent of the order; None of no values."""
     return math.fsum(values) / len(values) if values else None

@@ -24,7 +24,7 @@ HEADLINES: Mapping[str, tuple[str, ...]] = {
     "mIoU": ("mIoU", "fwIoU", "mACC", "pACC", "mDice"),
 }
 # Detectron2's flat keys per class
-PER_CLASS_PREFIXES = ("AP-", "AP50-", "AR-", "IoU-", "ACC-", "Dice-", "BoundaryIoU-", "min(IoU, B-Iou)-")
+PER_CLASS_PREFIXES = ("AP-", "AP50-", "AR-", "IoU-", "ACC-", "Dice-", "NSD-", "BoundaryIoU-", "min(IoU, B-Iou)-")
 PER_CLASS = "per_class"
 UNKNOWN_COLUMNS = 6  # headline columns of a task that HEADLINES does not have
 ON_DEMAND = ("PQ_dagger", "BoundaryPQ", "mBoundaryIoU")  # metrics that are computed only if asked for

@@ -19,6 +19,7 @@ from segkit.data.loaders.readers import load_reader_dataset
 from segkit.evaluation import build_evaluators
 from segkit.evaluation.base import EvaluatorOptions
 from segkit.evaluation.volumes import VolumeEvaluator
+from segkit.metrics import VolumeNSD
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.helpers.ground_truth_model import PANOPTIC_RCNN, GroundTruthModel
 
@@ -128,6 +129,44 @@ def test_drawn_mistakes_score_as_computed_by_hand(root: Path, tmp_path: Path) ->
     assert json.loads((tmp_path / "volume_dice.json").read_text()) == MISTAKEN
     for name, label in draw_mistakes().items():
         np.testing.assert_array_equal(written(tmp_path, name), label)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_nsd_is_that_of_the_volumes_along_every_axis(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, axis: int, processes: int
+) -> None:
+    pytest.importorskip("scipy.ndimage")
+    dataset = load_volumes(root.rename(root.with_name("Task04_Hippocampus")), axis=axis)  # 1 mm
+    evaluators = [build_evaluator(dataset, tmp_path / "out") for _ in range(processes)]
+    ids = [record["image_id"] for record in dataset.records]
+    for number, single in enumerate(evaluators):
+        process_volume(single, draw_mistakes(), ids[number::processes], axis=axis)
+    results = in_processes(evaluators, monkeypatch)
+    expected = VolumeNSD([*LABELS.values()], 1)
+    for name, labels in draw_mistakes().items():
+        rows = [np.searchsorted([*LABELS], volume) for volume in (GROUND_TRUTH[name], labels)]
+        expected.update(name, *rows, (1.0, 2.0, 3.0))
+    assert results is not None
+    for key, value in expected.compute().items():
+        if key != "per_class":
+            assert results["volumes"][key] == pytest.approx(value, rel=1e-12)
+    assert 0 < results["volumes"]["NSD-anterior"] < 100
+    # a: posterior is in the ground truth alone. b: in neither.
+    nsd = json.loads((tmp_path / "out/volume_nsd.json").read_text())
+    assert (nsd["a"]["posterior"], nsd["b"]["posterior"]) == (0, None)
+
+
+def test_a_volume_that_lacks_slices_has_no_nsd(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("scipy.ndimage")
+    volume_evaluator = build_evaluator(load_volumes(root, tolerance_mm=2), tmp_path, export=False)
+    process_volume(volume_evaluator, GROUND_TRUTH, ["b_000", "b_001", "a_001"])
+    with caplog.at_level(logging.WARNING):
+        results = volume_evaluator.evaluate()
+    assert "1 volumes lack slices and have no NSD: 'a'" in caplog.text
+    assert results is not None
+    assert (results["volumes"]["mNSD"], results["volumes"]["NSD-posterior"]) == (100, None)
+    assert results["volumes"]["Dice-posterior"] == 100  # of the slice of a
 
 
 def test_metrics_without_an_export(root: Path, tmp_path: Path) -> None:

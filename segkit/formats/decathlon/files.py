@@ -56,10 +56,12 @@ class Volume(VolumeFiles):
 
     Attributes:
         size_xyz: Voxels in RAS+ orientation.
+        spacing_mm: Edge lengths of a voxel in RAS+ orientation.
         modalities: Number of channels of the image.
     """
 
     size_xyz: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
     modalities: int
 
 
@@ -162,7 +164,7 @@ def check_volume(files: VolumeFiles, label_affine: str, on_issue: IssueHandler) 
     if image is None or not is_valid:
         return None
     modalities = image.modalities if len(headers) == 1 else len(headers)
-    return Volume(files.name, files.image_paths, files.label_path, image.size_xyz, modalities)
+    return Volume(files.name, files.image_paths, files.label_path, image.size_xyz, image.spacing_mm, modalities)
 
 
 def _find_niftis_by_name(folder: Path, on_issue: IssueHandler) -> dict[str, Path]:

@@ -35,6 +35,8 @@ GZIP_START = b"\x1f\x8b"
 DEFLATE_RATIO = 1032  # largest ratio of decompressed to compressed bytes (zlib.net/zlib_tech.html)
 MAX_OFFSET = 2**24  # bytes before the voxels: the header and its extensions
 HEADERS = {348: (nib.Nifti1Header, 344, b"n+1\0"), 540: (nib.Nifti2Header, 4, b"n+2\0")}  # by size: offset, magic
+UNITS_MM = {1: 1000.0, 2: 1.0, 3: 0.001}  # by NIfTI's code of metres, millimetres, micrometres
+SPACE_CODES = 8  # the lowest bits of xyzt_units
 RAS = np.array([[axis, 1] for axis in range(3)])  # orientation, as nibabel writes it
 DAMAGED_REMEDY = "write or download it again"
 
@@ -64,6 +66,14 @@ class Header:
         """Voxels in RAS+ orientation."""
         sizes = dict(zip(self.orientation[:, 0].astype(int).tolist(), self.shape, strict=True))
         return sizes[0], sizes[1], sizes[2]
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Edge lengths of a voxel in RAS+ orientation, by the affine; in mm, whatever the header's unit is."""
+        millimetres = UNITS_MM.get(int(self.nifti["xyzt_units"]) % SPACE_CODES, 1.0)
+        lengths = (np.linalg.norm(self.affine[:3, :3], axis=0) * millimetres).tolist()
+        spacings = dict(zip(self.orientation[:, 0].astype(int).tolist(), lengths, strict=True))
+        return spacings[0], spacings[1], spacings[2]
 
 
 def read_voxels(path: Path, orientation: NDArray[np.float64] | None = None) -> NDArray[Any]:

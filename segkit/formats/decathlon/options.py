@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import reprlib
 from collections.abc import Collection, Mapping, Sequence
@@ -19,6 +21,20 @@ from segkit.utils.text import abbreviate, suggest
 SPLITS = ("train", "val", "all", "test")
 RGB = 3
 BACKGROUND = 0  # the label
+# Of NSD, in mm: Antonelli et al. 2022, "The Medical Segmentation Decathlon", one value for all labels of a task.
+TOLERANCES_MM = {
+    "BrainTumour": 5.0,
+    "Heart": 4.0,
+    "Liver": 7.0,
+    "Hippocampus": 1.0,
+    "Prostate": 4.0,
+    "Lung": 2.0,
+    "Pancreas": 5.0,
+    "HepaticVessel": 3.0,
+    "Spleen": 3.0,
+    "Colon": 4.0,
+}
+TASK_FOLDER = re.compile(r"(?:Task|Dataset)[0-9]+_(\w+)")  # of the Decathlon, and of nnU-Net
 
 
 def check_options(
@@ -42,6 +58,19 @@ def check_options(
         if not is_valid:
             remedy = suggest(value, SPLITS) if key == "split" else ""
             raise ConfigError(f"expected `{key}` to be {expected}, got {reprlib.repr(value)}", remedy=remedy)
+
+
+def find_tolerance(tolerance_mm: Any, root: Path) -> float | None:
+    """The tolerance of NSD in mm: the option, or that of the Decathlon's task which the folder is named after, or None.
+
+    ConfigError if the option is invalid.
+    """
+    if tolerance_mm is None:
+        folder = TASK_FOLDER.fullmatch(os.path.basename(os.path.abspath(root)))
+        return TOLERANCES_MM.get(folder[1]) if folder else None
+    if type(tolerance_mm) not in NUMBER or not 0 <= tolerance_mm < math.inf:
+        raise ConfigError(f"expected `tolerance_mm` to be millimetres, 0 or more, got {reprlib.repr(tolerance_mm)}")
+    return float(tolerance_mm)
 
 
 def _is_list(value: Any, types: tuple[type, ...], kind: Any = Sequence) -> bool:

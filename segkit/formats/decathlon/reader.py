@@ -28,6 +28,7 @@ from segkit.formats.decathlon.options import (
     build_categories,
     check_options,
     describe_dropped,
+    find_tolerance,
     read_label_names,
 )
 from segkit.formats.image_io import PERCENTILES, stretch_to_uint8
@@ -70,6 +71,8 @@ class DecathlonReader(DatasetReader):
             are clipped. NaN and infinite voxels become 0 with a warning in the log; a constant volume is 0.
         keep_empty: Whether slices that hold only background are images; False reads all labels of the split.
         label_affine: "own", or "image" if labels have their image's affine, whatever their own is.
+        tolerance_mm: Of the metric NSD. By default that of the Decathlon's task after which the folder is named.
+            Without a tolerance there is no NSD.
         on_issue: Gets the issues of single volumes, which are then left out. Raises by default.
 
     Raises:
@@ -95,6 +98,7 @@ class DecathlonReader(DatasetReader):
         percentiles: Sequence[float] = PERCENTILES,
         keep_empty: bool = True,
         label_affine: str = files.OWN,
+        tolerance_mm: float | None = None,
         on_issue: IssueHandler = raise_issue,
     ) -> None:
         check_options(axis, split, val_share, held_out, things, modalities, percentiles, keep_empty)
@@ -102,6 +106,7 @@ class DecathlonReader(DatasetReader):
             raise ConfigError(f"expected `label_affine` to be own or image, got {reprlib.repr(label_affine)}")
         self._label_affine = label_affine
         self.root = Path(root)
+        self.tolerance_mm = find_tolerance(tolerance_mm, self.root)
         self.image_root = self.root / ("imagesTs" if split == "test" else "imagesTr")
         self.axis, self._modalities, self._percentiles = axis, tuple(modalities), tuple(percentiles)
         self._cached: dict[tuple[str, Path], NDArray[Any]] = {}

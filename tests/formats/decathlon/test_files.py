@@ -363,3 +363,34 @@ def test_volumes_that_the_table_does_not_list_are_counted(nib, tmp_path):
     )
     (tmp_path / "dataset.json").unlink()
     assert DecathlonReader(tmp_path, labels=LABELS).skipped == ()
+
+
+@pytest.mark.parametrize(("unit", "millimetres"), [("mm", 1), ("unknown", 1), ("meter", 1000), ("micron", 0.001)])
+def test_the_spacing_is_in_mm_along_right_front_and_head(nib, tmp_path, unit, millimetres):
+    # The stored axes run to the front, to the left and up: by 2, 3 and 4 units.
+    affine = np.array([[0, -3, 0, 0], [2, 0, 0, 0], [0, 0, 4, 0], [0, 0, 0, 1.0]])
+    for kind in ("imagesTr", "labelsTr"):
+        image = nib.Nifti1Image(np.zeros((2, 3, 4), np.uint8), affine)
+        image.header.set_xyzt_units(unit)
+        (tmp_path / kind).mkdir()
+        nib.save(image, tmp_path / kind / "v.nii.gz")
+    (volume,) = DecathlonReader(tmp_path, labels=LABELS).volumes
+    assert volume.size_xyz == (3, 2, 4)
+    assert volume.spacing_mm == pytest.approx((3 * millimetres, 2 * millimetres, 4 * millimetres))
+
+
+def test_the_tolerance_is_that_of_the_task(nib, tmp_path):
+    for folder, tolerance in (
+        ("Task03_Liver", 7),
+        ("Dataset004_Hippocampus", 1),
+        ("Task004_Hippocampus", 1),
+        ("Task11_Kidney", None),
+        ("Liver", None),
+    ):
+        add_volume(nib, tmp_path / folder)
+        reader = DecathlonReader(tmp_path / folder, labels=LABELS)
+        assert (reader.tolerance_mm, reader.metrics) == (tolerance, ("volume_dice",))
+    assert DecathlonReader(tmp_path / "Liver", labels=LABELS, tolerance_mm=2).tolerance_mm == 2
+    for value in (-1, "2", float("nan"), True):
+        with pytest.raises(ConfigError, match="expected `tolerance_mm` to be millimetres, 0 or more, got"):
+            DecathlonReader(tmp_path / "Liver", labels=LABELS, tolerance_mm=value)
