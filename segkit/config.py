@@ -92,6 +92,7 @@ def _add_keys(cfg: CfgNode) -> None:
     """Add every key of segkit with its default."""
     _add_data_keys(cfg)
     _add_model_keys(cfg)
+    _add_panoptic_deeplab_keys(cfg)
     _add_solver_keys(cfg)
     _add_test_keys(cfg)
 
@@ -111,6 +112,9 @@ def _add_data_keys(cfg: CfgNode) -> None:
     cfg.INPUT.LSJ = CfgNode({"ENABLED": False, "SIZE": 1024, "MIN_SCALE": 0.1, "MAX_SCALE": 2.0})
     # Colour jitter in training: each factor is random in [1 - x, 1 + x], x in [0, 1]; 0: off.
     cfg.INPUT.COLOR_JITTER = CfgNode({"BRIGHTNESS": 0.0, "CONTRAST": 0.0, "SATURATION": 0.0})
+    # Cut the crop from the resized image, as DeepLab's heads need, which pool a crop of fixed size; otherwise the crop
+    # is cut first, and then resized, as in Detectron2's mapper. PanopticDeepLab always crops the resized image.
+    cfg.INPUT.CROP.AFTER_RESIZE = False
     # In training, decode JPEG files at 1/2, 1/4 or 1/8 of their size if that is not smaller than after the resize:
     # several times as fast for photos of cameras. Pixels differ by less than 1 of 255 in the mean. No effect with
     # INPUT.CROP and INPUT.LSJ, which need the whole image.
@@ -137,11 +141,13 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # Of each semantic channel the stuff contiguous id (0 for things) and the thing contiguous id (-1 for none), and the
     # names of the things. They are set from the dataset, the ids only for "per_class".
     cfg.MODEL.PANOPTIC = CfgNode({"STUFF_IDS": [], "THING_IDS": [], "THING_NAMES": []})
-    # Method: `segkit fuse methods` lists them, docs/fusion.md explains them.
-    cfg.MODEL.PANOPTIC.FUSION = CfgNode({"NAME": "heuristic"})
+    # Method: `segkit fuse methods` lists them, docs/fusion.md explains them. "auto": "majority_vote" for
+    # PanopticDeepLab, otherwise "heuristic".
+    cfg.MODEL.PANOPTIC.FUSION = CfgNode({"NAME": "auto"})
     # Its options by name, as {stuff_area_limit_px: 1024, class_score_thresholds: {person: 0.6}}; null takes back one
     # that _BASE_ sets. MODEL.PANOPTIC_FPN.COMBINE gives the defaults: its three thresholds to "heuristic" and
-    # "priority", STUFF_AREA_LIMIT to every method, so that Detectron2's configs keep their meaning.
+    # "priority", STUFF_AREA_LIMIT to every method, so that Detectron2's configs keep their meaning. PanopticDeepLab
+    # takes them from MODEL.PANOPTIC_DEEPLAB.
     cfg.MODEL.PANOPTIC.FUSION.OPTIONS = CfgNode(new_allowed=True)
     # Losses of the semantic head, see docs/architecture.md: names, or {name, weight, options of the loss}; LOSS_WEIGHT
     # multiplies all. []: those of the head (cross_entropy; DeepLab's LOSS_TYPE).
@@ -184,6 +190,54 @@ def _add_deeplab_keys(cfg: CfgNode) -> None:
         add_deeplab_config(cfg)
 
 
+def _add_panoptic_deeplab_keys(cfg: CfgNode) -> None:
+    """The keys of Detectron2's project Panoptic-DeepLab with its defaults; those that are there stay."""
+    # Standard deviation of the peaks in the heatmap of centers, in pixels.
+    cfg.INPUT.setdefault("GAUSSIAN_SIGMA", 10)
+    # Offsets are trained on things only.
+    cfg.INPUT.setdefault("IGNORE_STUFF_IN_OFFSET", True)
+    # Things with fewer pixels have this factor in the semantic loss.
+    cfg.INPUT.setdefault("SMALL_INSTANCE_AREA", 4096)
+    cfg.INPUT.setdefault("SMALL_INSTANCE_WEIGHT", 3)
+    # Crowds are void in the semantic loss.
+    cfg.INPUT.setdefault("IGNORE_CROWD_IN_SEMANTIC", False)
+    # PanopticDeepLabSemSegHead: channels before its predictor, and the share of pixels with the largest loss that are
+    # trained, in (0, 1].
+    cfg.MODEL.SEM_SEG_HEAD.setdefault("HEAD_CHANNELS", 256)
+    cfg.MODEL.SEM_SEG_HEAD.setdefault("LOSS_TOP_K", 0.2)
+    # The head of centers and offsets, built as the semantic head; the weights of its two losses.
+    head = {
+        "NAME": "PanopticDeepLabInsEmbedHead",
+        "IN_FEATURES": ["res2", "res3", "res5"],
+        "PROJECT_FEATURES": ["res2", "res3"],
+        "PROJECT_CHANNELS": [32, 64],
+        "ASPP_CHANNELS": 256,
+        "ASPP_DILATIONS": [6, 12, 18],
+        "ASPP_DROPOUT": 0.1,
+        "HEAD_CHANNELS": 32,
+        "CONVS_DIM": 128,
+        "COMMON_STRIDE": 4,
+        "NORM": "SyncBN",
+        "CENTER_LOSS_WEIGHT": 200.0,
+        "OFFSET_LOSS_WEIGHT": 0.01,
+    }
+    cfg.MODEL.setdefault("INS_EMBED_HEAD", CfgNode(head))
+    # STUFF_AREA in pixels, CENTER_THRESHOLD, NMS_KERNEL in pixels and TOP_K_INSTANCE are the defaults of
+    # "majority_vote". PREDICT_INSTANCES: give instances too. SIZE_DIVISIBILITY: height and width are padded to
+    # multiples of it, in pixels; -1: of INPUT.CROP.SIZE, which the heads pool. BENCHMARK_NETWORK_SPEED has no effect.
+    options = {
+        "STUFF_AREA": 2048,
+        "CENTER_THRESHOLD": 0.1,
+        "NMS_KERNEL": 7,
+        "TOP_K_INSTANCE": 200,
+        "PREDICT_INSTANCES": True,
+        "USE_DEPTHWISE_SEPARABLE_CONV": False,
+        "SIZE_DIVISIBILITY": -1,
+        "BENCHMARK_NETWORK_SPEED": False,
+    }
+    cfg.MODEL.setdefault("PANOPTIC_DEEPLAB", CfgNode(options))
+
+
 def _add_solver_keys(cfg: CfgNode) -> None:
     """SOLVER."""
     # Evaluations without a better TEST.BEST_METRIC after which the training ends; 0: it does not.
@@ -207,7 +261,7 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.EMA = CfgNode({"ENABLED": False, "DECAY": 0.9998})
     # Steps with a loss or gradient that is not finite: they are skipped, with a warning each, up to so many.
     cfg.SOLVER.MAX_SKIPPED_STEPS = 10
-    # "SGD" (with SOLVER.MOMENTUM and NESTEROV) or "ADAMW".
+    # "SGD" (with SOLVER.MOMENTUM and NESTEROV), "ADAM" or "ADAMW".
     cfg.SOLVER.OPTIMIZER = cfg.SOLVER.get("OPTIMIZER", "SGD")  # other packages have this key too
     # Factor of the backbone's learning rate.
     cfg.SOLVER.BACKBONE_MULTIPLIER = cfg.SOLVER.get("BACKBONE_MULTIPLIER", 1.0)  # Mask2Former has this key too

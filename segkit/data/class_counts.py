@@ -21,9 +21,34 @@ def get_thing_channels(cfg: Any, dataset: Dataset) -> str:
 
     Returns:
         "one" or "per_class", see `CategorySet.build_semantic_space`.
+
+    Raises:
+        ConfigError: the architecture does not work with the config's value.
+    """
+    return choose_thing_channels(cfg, dataset.default_thing_channels)
+
+
+def choose_thing_channels(cfg: Any, default: str) -> str:
+    """Resolve MODEL.SEM_SEG_HEAD.THING_CHANNELS without a dataset.
+
+    Args:
+        cfg: a config with segkit's keys.
+        default: "one" or "per_class", if neither the config nor the architecture decides.
+
+    Returns:
+        "one" or "per_class", see `CategorySet.build_semantic_space`.
+
+    Raises:
+        ConfigError: the architecture does not work with the config's value.
     """
     channels: str = cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS
-    return dataset.default_thing_channels if channels == "auto" else channels
+    spec = get_architecture_spec(cfg.MODEL.META_ARCHITECTURE)
+    if spec.thing_channels == "auto":
+        return default if channels == "auto" else channels
+    if channels not in ("auto", spec.thing_channels):
+        problem = f"{spec.name} needs {spec.thing_channels}, got {channels}"
+        raise ConfigError(problem, where="MODEL.SEM_SEG_HEAD.THING_CHANNELS", remedy="leave it at auto")
+    return spec.thing_channels
 
 
 def resolve_class_counts(cfg: Any, dataset: Dataset) -> None:

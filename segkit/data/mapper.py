@@ -17,6 +17,7 @@ from segkit.data.augmentations.build import SafeResize, build_augmentations, bui
 from segkit.data.augmentations.copy_paste import CopyPaste, Sample
 from segkit.data.augmentations.jitter import LargeScaleJitter
 from segkit.data.augmentations.scene import Scene, SegmentMap, build_annotated_instances
+from segkit.data.center_targets import CenterTargets
 from segkit.data.class_counts import get_thing_channels
 from segkit.data.dataset import Dataset, Record
 from segkit.data.ground_truth import has_segmentation, read_segmentation
@@ -37,7 +38,8 @@ class SegkitMapper:
     - image: (channels, H, W) tensor in INPUT.FORMAT, uint8, or float32 for YUV-BT.601;
     - in training instances: gt_boxes (XYXY, pixels), gt_classes (thing contiguous ids), gt_masks
       (`PolygonMasks`, `BitMasks`, or the `MapMasks` among them);
-    - in training sem_seg: (H, W) int64 semantic channels, `IGNORE_LABEL` where void, if the dataset has maps.
+    - in training sem_seg: (H, W) int64 semantic channels, `IGNORE_LABEL` where void, if the dataset has maps;
+    - in training, for architectures with centers, the other targets of `CenterTargets`.
 
     Geometric augmentations move the image and the panoptic map (nearest pixel); copy-paste paints into both. Masks,
     tight boxes and sem_seg are derived from the resulting map: they always agree, and masks never overlap. If the
@@ -59,6 +61,7 @@ class SegkitMapper:
         most_skipped: above 0: give None for a record without labelled things (crowds do not count), for which
             Detectron2's loader takes another one; DatasetError after so many in a row.
         targets: which of "instances" and "semantic" a sample holds, see `ArchitectureSpec`.
+        center_targets: derives further targets from the map; None: no such targets.
         drafts: in training, decode a JPEG at 1/2, 1/4 or 1/8 of its size if it is not smaller than it is after the
             resize, which must be the first augmentation. Its pixels differ by less than 1 of 255 in the mean.
 
@@ -77,6 +80,7 @@ class SegkitMapper:
         copy_paste: CopyPaste | None = None,
         most_skipped: int = 0,
         targets: Collection[Target] = ("instances", "semantic"),
+        center_targets: CenterTargets | None = None,
         drafts: bool = False,
     ) -> None:
         if len(space.names) > IGNORE_LABEL:
@@ -84,6 +88,7 @@ class SegkitMapper:
         self.categories, self.space = categories, space
         self.augmentations, self.copy_paste = T.AugmentationList(augmentations), copy_paste
         self.image_format, self.is_train, self.targets = image_format, is_train, targets
+        self.center_targets = center_targets
         self.most_skipped, self._skipped = most_skipped, 0
         self.drafts = drafts and is_train and bool(augmentations) and isinstance(augmentations[0], SafeResize)
         self.cuts = copy_paste is not None or any(
@@ -121,6 +126,7 @@ class SegkitMapper:
             copy_paste=build_copy_paste(cfg, datasets, is_train),
             most_skipped=sum(len(d.records) for d in datasets) if skips else 0,
             targets=targets,
+            center_targets=CenterTargets.from_config(cfg) if "centers" in targets else None,
             drafts=cfg.INPUT.DRAFT_JPEG,
         )
 
@@ -151,7 +157,9 @@ class SegkitMapper:
         if self.copy_paste is not None:
             sample = self.copy_paste(sample, lambda source: self._augmented(source, self._segment_map(source)))
         result["image"] = torch.from_numpy(sample.image.transpose(2, 0, 1).copy())
-        if sample.segment_map is not None and "semantic" in self.targets:
+        if sample.segment_map is not None and self.center_targets is not None:
+            result |= self.center_targets(sample.segment_map, self.space)  # sem_seg too
+        elif sample.segment_map is not None and "semantic" in self.targets:
             result["sem_seg"] = torch.from_numpy(sample.segment_map.channels(self.space)).long()
         if "instances" in self.targets and (instances := sample.instances(self.categories)) is not None:
             result["instances"] = instances

@@ -19,7 +19,7 @@ from pycocotools import mask as coco_mask
 from segkit.config import with_segkit_keys
 from segkit.data.augmentations.build import SafeResize
 from segkit.data.catalog import get_categories
-from segkit.data.class_counts import resolve_for_categories
+from segkit.data.class_counts import choose_thing_channels, resolve_for_categories
 from segkit.data.mapper import convert_pixels
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, load_saved_classes
 from segkit.engine.image_inputs import find_images, find_root
@@ -56,8 +56,7 @@ class Predictor:
         self.cfg.defrost()
         saved_categories, channels = load_saved_classes(cfg.MODEL.WEIGHTS)
         self.categories = saved_categories or get_categories(_get_dataset_name(cfg))
-        if self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS != "auto":
-            channels = self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS
+        channels = choose_thing_channels(self.cfg, channels)
         resolve_for_categories(self.cfg, self.categories, channels, "of the weights")
         self.space = self.categories.build_semantic_space(self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS)
         self.model = build_model(self.cfg).eval()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-Target = Literal["instances", "semantic", "panoptic"]
+Target = Literal["instances", "semantic", "panoptic", "centers"]
 Count = Literal["things", "semantic_channels"]
 Output = Literal["instances", "sem_seg", "panoptic_seg", "head_outputs"]
 
@@ -24,13 +24,18 @@ class ArchitectureSpec:
     Attributes:
         name: the value of MODEL.META_ARCHITECTURE.
         targets: what a training sample must hold: "instances" (boxes and masks), "semantic" (a map of semantic
-            channels), "panoptic" (all segments of the panoptic map).
+            channels), "panoptic" (all segments of the panoptic map), "centers" (heatmap and offsets of the centers of
+            things, with weights).
         outputs: the keys of the model's output dict.
         class_counts: config key -> what it counts: "things" (thing classes) or "semantic_channels" (channels of
             CategorySet.build_semantic_space). A number in the config must agree with the dataset.
         postprocessing: "fusion" for a method of segkit.fusion, chosen by MODEL.PANOPTIC.FUSION; "own" for a fixed
             step inside the model; "none" if the heads' outputs are the result.
         needs_targets: False if the model also trains on datasets that lack some of the targets.
+        fusion: the method that MODEL.PANOPTIC.FUSION.NAME "auto" stands for.
+        thing_channels: the only value of MODEL.SEM_SEG_HEAD.THING_CHANNELS that the model works with; "auto": any.
+        crops_after_resize: whether INPUT.CROP cuts the resized image, for heads that pool a crop of fixed size;
+            otherwise INPUT.CROP.AFTER_RESIZE decides.
     """
 
     name: str
@@ -39,6 +44,9 @@ class ArchitectureSpec:
     class_counts: Mapping[str, Count] = field(default_factory=dict)
     postprocessing: Literal["fusion", "own", "none"] = "none"
     needs_targets: bool = True
+    fusion: str = "heuristic"
+    thing_channels: Literal["auto", "one", "per_class"] = "auto"
+    crops_after_resize: bool = False
 
 
 _specs: dict[str, ArchitectureSpec] = {}
@@ -60,9 +68,8 @@ def get_architecture_spec(name: str) -> ArchitectureSpec:
         name: the value of MODEL.META_ARCHITECTURE.
 
     Returns:
-        The registered spec. An architecture without a spec gets all targets that its dataset has, all outputs are
-        evaluated if it gives them, and only MODEL.ROI_HEADS.NUM_CLASSES must agree with the dataset.
+        The registered spec. An architecture without a spec gets all targets that its dataset has but "centers", all
+        outputs are evaluated if it gives them, and only MODEL.ROI_HEADS.NUM_CLASSES must agree with the dataset.
     """
-    return _specs.get(name) or ArchitectureSpec(
-        name, get_args(Target), get_args(Output), ROI_HEADS, needs_targets=False
-    )
+    usual: tuple[Target, ...] = ("instances", "semantic", "panoptic")
+    return _specs.get(name) or ArchitectureSpec(name, usual, get_args(Output), ROI_HEADS, needs_targets=False)

@@ -40,8 +40,7 @@ def test_every_architecture_of_the_registry_has_a_spec_whose_config_keys_exist()
         spec = get_architecture_spec(name)
         assert spec.name == name
         assert all(key.rsplit(".", 2)[1] in keys for key in spec.class_counts)
-    # Panoptic-DeepLab is a project of Detectron2: registered only where the project is imported.
-    assert {spec.name for spec in SPECS} - {name for name, _ in META_ARCH_REGISTRY} <= {"PanopticDeepLab"}
+    assert {spec.name for spec in SPECS} <= {name for name, _ in META_ARCH_REGISTRY}
 
 
 def test_panoptic_rcnn_needs_semantic_labels_and_is_fused() -> None:
@@ -110,7 +109,7 @@ def test_an_architecture_without_a_spec_trains_without_semantic_labels(own_archi
         ("ProposalNetwork", {"ROI_HEADS"}),
         ("RetinaNet", {"ROI_HEADS", "RETINANET"}),
         ("PanopticFPN", {"ROI_HEADS", "SEM_SEG_HEAD"}),
-        ("PanopticDeepLab", {"ROI_HEADS", "SEM_SEG_HEAD"}),
+        ("PanopticDeepLab", {"SEM_SEG_HEAD"}),
         ("SemanticSegmentor", {"SEM_SEG_HEAD"}),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from segkit.config import load_config
 from segkit.fusion import FUSION_METHODS, HeuristicFusion
+from segkit.fusion.majority_vote import MajorityVoteFusion
 from segkit.modeling.fusion_config import build_fusion_from_config
 from segkit.utils.errors import ConfigError
 
@@ -29,6 +31,16 @@ def test_detectron2s_keys_are_defaults_and_options_override_them() -> None:
         ["MODEL.PANOPTIC.FUSION.OPTIONS.overlap_threshold", "0.3", "MODEL.PANOPTIC.FUSION.OPTIONS.nms", "mask"],
     ):
         assert build_fusion_from_config(config(*opts)) == HeuristicFusion(overlap_threshold=0.3, nms="mask")
+
+
+def test_an_architecture_with_centers_takes_detectron2s_keys_for_centers() -> None:
+    options = ["CENTER_THRESHOLD", "0.3", "NMS_KERNEL", "9", "TOP_K_INSTANCE", "5", "STUFF_AREA", "11"]
+    keys = [word if i % 2 else f"MODEL.PANOPTIC_DEEPLAB.{word}" for i, word in enumerate(options)]
+    keys += ["MODEL.META_ARCHITECTURE", "PanopticDeepLab"]
+    expected = MajorityVoteFusion(center_threshold=0.3, nms_kernel=9, top_k=5, stuff_area_limit_px=11)
+    assert build_fusion_from_config(config(*keys)) == expected
+    keys += ["MODEL.PANOPTIC.FUSION.OPTIONS.nms_kernel", "3"]
+    assert build_fusion_from_config(config(*keys)) == replace(expected, nms_kernel=3)
 
 
 def test_classes_are_named_in_yaml(tmp_path: Path) -> None:

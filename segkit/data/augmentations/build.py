@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from segkit.data.augmentations.copy_paste import CopyPaste
 from segkit.data.augmentations.jitter import ColorJitter, LargeScaleJitter
 from segkit.data.dataset import Dataset
+from segkit.structures.architecture_spec import get_architecture_spec
 from segkit.utils.errors import ConfigError
 
 FLIPS = {"none": (), "horizontal": ("horizontal",), "vertical": ("vertical",), "both": ("horizontal", "vertical")}
@@ -49,7 +50,8 @@ class SafeResize(T.ResizeShortestEdge):
 def build_augmentations(cfg: Any, is_train: bool, has_semantics: bool = True) -> list[T.Augmentation]:
     """Build crop, resize, flips and colour jitter from cfg.INPUT; for evaluation only the resize.
 
-    Without segkit's keys they are those of Detectron2's `build_augmentation`, in its order. INPUT.LSJ replaces the
+    Without segkit's keys they are those of Detectron2's `build_augmentation`, in its order. If INPUT.CROP.AFTER_RESIZE
+    or the architecture asks for it, the crop is the second, as in Detectron2's DeepLab projects. INPUT.LSJ replaces the
     resize and excludes INPUT.CROP.
 
     Args:
@@ -67,8 +69,10 @@ def build_augmentations(cfg: Any, is_train: bool, has_semantics: bool = True) ->
     _check(inputs.FORMAT in FORMATS, "INPUT.FORMAT", f"one of {', '.join(FORMATS)}", inputs.FORMAT)
     if not is_train:
         return [SafeResize(inputs.MIN_SIZE_TEST, inputs.MAX_SIZE_TEST, "choice")]
-    augmentations: list[T.Augmentation] = [_crop(cfg, has_semantics)] if inputs.CROP.ENABLED else []
-    augmentations.append(_large_scale_jitter(cfg) if inputs.LSJ.ENABLED else _resize(cfg))
+    augmentations: list[T.Augmentation] = [_large_scale_jitter(cfg) if inputs.LSJ.ENABLED else _resize(cfg)]
+    if inputs.CROP.ENABLED:
+        is_last = inputs.CROP.AFTER_RESIZE or get_architecture_spec(cfg.MODEL.META_ARCHITECTURE).crops_after_resize
+        augmentations.insert(is_last, _crop(cfg, has_semantics))
     _check(inputs.RANDOM_FLIP in FLIPS, "INPUT.RANDOM_FLIP", f"one of {', '.join(FLIPS)}", inputs.RANDOM_FLIP)
     for way in FLIPS[inputs.RANDOM_FLIP]:
         augmentations.append(T.RandomFlip(horizontal=way == "horizontal", vertical=way == "vertical"))

@@ -108,11 +108,16 @@ def _build_sgd(cfg: CfgNode, groups: Iterable[dict[str, Any]]) -> torch.optim.Op
     return optimizer
 
 
+def _build_adam(cfg: CfgNode, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY, fused=True)
+
+
 def _build_adamw(cfg: CfgNode, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY, fused=True)
 
 
 OPTIMIZERS: dict[str, Callable[[CfgNode, Iterable[dict[str, Any]]], torch.optim.Optimizer]] = {
     "SGD": _build_sgd,
+    "ADAM": _build_adam,
     "ADAMW": _build_adamw,
 }

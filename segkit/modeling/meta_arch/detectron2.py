@@ -24,8 +24,6 @@ SPECS = (
     ArchitectureSpec("RetinaNet", ("instances",), ("instances",), ROI_HEADS | RETINANET),
     ArchitectureSpec("PanopticFPN", ("instances", "semantic"), PANOPTIC, ROI_HEADS | SEMANTIC_HEAD, "own"),
     ArchitectureSpec("SemanticSegmentor", ("semantic",), ("sem_seg",), SEMANTIC_HEAD),
-    # of Detectron2's project of this name
-    ArchitectureSpec("PanopticDeepLab", ("semantic", "panoptic"), PANOPTIC, ROI_HEADS | SEMANTIC_HEAD, "own"),
 )
 
 for spec in SPECS:

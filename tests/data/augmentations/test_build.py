@@ -499,6 +499,16 @@ def test_values_out_of_range_are_rejected(values: dict[str, Any], message: str) 
         build()
 
 
+@pytest.mark.parametrize("is_last", [False, True])
+def test_the_crop_is_cut_before_or_after_the_resize(is_last: bool) -> None:
+    cfg = config(MIN_SIZE_TRAIN=(20,), RANDOM_FLIP="none")
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = True, "absolute", [8, 16]
+    cfg.INPUT.CROP.AFTER_RESIZE = is_last
+    sample = T.AugInput(np.zeros((40, 80, 3), np.uint8))
+    T.AugmentationList(build_augmentations(cfg, True))(sample)
+    assert sample.image.shape == ((8, 16, 3) if is_last else (20, 40, 3))
+
+
 def test_a_share_of_a_small_image_is_a_pixel_at_least() -> None:
     cfg = config()
     cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = True, "relative", [0.01, 0.5]

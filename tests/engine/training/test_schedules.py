@@ -16,8 +16,10 @@ def read(options: str) -> Any:
     return load_config(opts=options.split())
 
 
-def test_the_poly_schedule_with_warm_up() -> None:
+@pytest.mark.parametrize("ending", [0.0, 0.25])
+def test_the_poly_schedule_with_warm_up(ending: float) -> None:
     options = "SOLVER.LR_SCHEDULER_NAME WarmupPolyLR SOLVER.POLY_LR_POWER 2.0 SOLVER.MAX_ITER 10 SOLVER.WARMUP_ITERS 2"
+    options = f"{options} SOLVER.POLY_LR_CONSTANT_ENDING {ending}"
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([{"params": [parameter], "lr": 4.0}], lr=1.0)
     scheduler = build_lr_scheduler(read(f"{options} SOLVER.WARMUP_FACTOR 0.0"), optimizer)
@@ -26,8 +28,8 @@ def test_the_poly_schedule_with_warm_up() -> None:
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    # From 0 in a line to 4 * 0.8 ** 2 = 2.56 at iteration 2, then 4 * (1 - i / 10) ** 2.
-    assert rates == pytest.approx([0.0, 1.28, *(4 * (1 - i / 10) ** 2 for i in range(2, 10))])
+    # From 0 in a line to 4 * 0.8 ** 2 = 2.56 at iteration 2, then 4 * (1 - i / 10) ** 2, but not below 4 * ending.
+    assert rates == pytest.approx([0.0, 1.28, *(4 * max((1 - i / 10) ** 2, ending) for i in range(2, 10))])
 
 
 @pytest.mark.parametrize(
