@@ -133,7 +133,7 @@ def _check_datasets(
 
 
 def _check_targets(cfg: CfgNode, spec: ArchitectureSpec, datasets: Sequence[Dataset]) -> None:
-    """Raise ConfigError if a training dataset lacks the semantic labels or masks that the model needs."""
+    """Raise ConfigError if a training dataset lacks the semantic labels, masks or things that the model needs."""
     for dataset in datasets:
         annotations: Sequence[Any] = next(
             filter(None, (r["annotations"] for r in dataset.records if "annotations" in r)), []
@@ -146,4 +146,8 @@ def _check_targets(cfg: CfgNode, spec: ArchitectureSpec, datasets: Sequence[Data
         if spec.needs_targets and "semantic" in spec.targets and not semantic:
             problem = f"dataset {dataset.name} has no semantic labels, which {spec.name} needs"
             remedy = "name a panoptic dataset, or set MODEL.META_ARCHITECTURE to GeneralizedRCNN"
+            raise ConfigError(problem, where="DATASETS.TRAIN", remedy=remedy)
+        if spec.needs_targets and "centers" in spec.targets and not dataset.categories.things:
+            problem = f"dataset {dataset.name} has no things, whose centers {spec.name} needs"
+            remedy = "name a panoptic dataset, or set MODEL.META_ARCHITECTURE to SemanticSegmentor"
             raise ConfigError(problem, where="DATASETS.TRAIN", remedy=remedy)

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
 from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from detectron2.solver import build_lr_scheduler as build_detectron2_scheduler
+from fvcore.common.param_scheduler import PolynomialDecayParamScheduler
 
 from segkit.utils.errors import ConfigError
 from segkit.utils.text import suggest

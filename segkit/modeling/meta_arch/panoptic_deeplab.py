@@ -180,14 +180,14 @@ class PanopticDeepLab(nn.Module):
         images = [self._normalize(x["image"]) for x in batched_inputs]
         features = self.backbone(self._stack(images))
         semantic = self.sem_seg_head.layers(features)
-        centers = zip(*self.ins_embed_head.layers(features), strict=True)
+        heat, offsets = self.ins_embed_head.layers(features)
         outputs = []
-        for logits, center, image, x in zip(semantic, centers, images, batched_inputs, strict=True):
+        for row, (image, x) in enumerate(zip(images, batched_inputs, strict=True)):
             height, width = image.shape[-2:]
             size_hw = int(x.get("height") or height), int(x.get("width") or width)
             sizes = Sizes((height, width), size_hw, self.sem_seg_head.common_stride)
-            center_sizes = sizes._replace(scale=self.ins_embed_head.common_stride)
-            outputs.append(self._build_output(SemanticLogits(logits, sizes), CenterLogits(*center, center_sizes)))
+            centers = CenterLogits(heat[row], offsets[row], sizes._replace(scale=self.ins_embed_head.common_stride))
+            outputs.append(self._build_output(SemanticLogits(semantic[row], sizes), centers))
         return outputs
 
     def _normalize(self, image: torch.Tensor) -> torch.Tensor:
