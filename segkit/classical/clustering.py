@@ -1,194 +1,158 @@
-"""Regions by grey value or colour: Otsu's thresholds, the local mean, and k-means in Lab."""
+"""Regions by clustering: k-means in colour and position, superpixels that are merged, mean shift."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.classical.regions import check_image, connected_components
+from segkit.classical.components import connected_components, find_borders, find_root, find_roots, remove_small
+from segkit.classical.method import ClassicalMethod
+from segkit.classical.regions import grow_regions
+from segkit.utils.options import check_numbers
 
-LEVELS = 256
-MAX_ITERATIONS = 100
-MIN_MOVE = 0.01  # in Lab units; the eye can distinguish about 2
-TIE_TOLERANCE = 1e-12  # relative; a symmetric histogram has thresholds of exactly equal variance
+KMEANS_STOP = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 20, 0.5)  # iterations; Lab units
+KMEANS_SEED = 0  # of OpenCV's generator
+KMEANS_TRIES = 1
 
 
-def otsu_threshold(gray: NDArray[np.uint8]) -> int:
-    """Find the threshold t with the largest variance between `gray <= t` and `gray > t` (Otsu 1979).
+@dataclass(frozen=True)
+class KMeans(ClassicalMethod):
+    """Connected regions of one cluster of colours (CIE Lab) and positions, by OpenCV's k-means with k-means++ centres.
+
+    Attributes:
+        clusters: Number of clusters, at least 1.
+        position: Units of Lab from one end of the image's longer side to the other; 0: colours alone.
+    """
+
+    is_partition = True
+    grid = {"blur_px": (1.0, 2.0), "clusters": (4, 6, 10), "position": (0.0, 20.0, 60.0), "min_area_px": (20, 50)}
+    clusters: int = 6
+    position: float = 20.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_numbers(self, "clusters", least=1)
+        check_numbers(self, "position", least=0)
+
+    def segment(self, rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """See base class."""
+        lab, (height, width) = to_lab(rgb), rgb.shape[:2]
+        if height * width == 1:  # OpenCV would take the row for a column
+            return np.ones((1, 1), dtype=np.int32)
+        positions = np.indices((height, width)).transpose(1, 2, 0) * (self.position / max(height, width))
+        features = np.concatenate([lab, positions], axis=2).reshape(-1, 5).astype(np.float32)
+        cv2.setRNGSeed(KMEANS_SEED)
+        count = min(self.clusters, len(features))
+        _, labels, _ = cv2.kmeans(features, count, None, KMEANS_STOP, KMEANS_TRIES, cv2.KMEANS_PP_CENTERS)  # type: ignore[call-overload]
+        return connected_components(labels.reshape(height, width) + 1)
+
+
+@dataclass(frozen=True)
+class SlicMerging(ClassicalMethod):
+    """SLIC superpixels (Achanta et al. 2012), by scikit-image; then touching ones with similar colours are merged.
+
+    Attributes:
+        segments: Approximate number of superpixels.
+        compactness: Weight of the position against the colour: higher values give squarer superpixels.
+        max_distance: Units of CIE Lab: the largest distance of the mean colours of regions that are merged.
+    """
+
+    is_partition = True
+    needs_scikit_image = True
+    grid = {"segments": (200, 400), "compactness": (5.0, 10.0), "max_distance": (5.0, 10.0, 15.0)}
+    segments: int = 300
+    compactness: float = 10.0
+    max_distance: float = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_numbers(self, "segments", least=1)
+        check_numbers(self, "compactness", "max_distance", least=0)
+
+    def segment(self, rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """See base class."""
+        from skimage.segmentation import slic
+
+        superpixels = slic(rgb, self.segments, compactness=self.compactness, start_label=1, channel_axis=-1)
+        return merge_similar(np.asarray(superpixels, dtype=np.int32), to_lab(rgb), self.max_distance)
+
+
+@dataclass(frozen=True)
+class MeanShift(ClassicalMethod):
+    """Mean shift in colour and position (Comaniciu, Meer 2002), by OpenCV; neighbours of like colours are a region.
+
+    Attributes:
+        radius_px: Of the window in the image, pixels.
+        radius_color: Of the window in RGB, levels of 0..255.
+        tolerance: Levels of 0..255 by which neighbouring pixels of a region may differ, after the shift.
+    """
+
+    is_partition = True
+    grid = {"radius_px": (4.0, 8.0), "radius_color": (15.0, 30.0), "tolerance": (1.0, 3.0), "min_area_px": (20, 50)}
+    radius_px: float = 8.0
+    radius_color: float = 20.0
+    tolerance: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_numbers(self, "radius_px", "radius_color", "tolerance", least=0)
+
+    def segment(self, rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """See base class."""
+        shifted = np.asarray(cv2.pyrMeanShiftFiltering(rgb, self.radius_px, self.radius_color), dtype=np.uint8)
+        every_pixel = np.indices(rgb.shape[:2]).reshape(2, -1).T
+        return grow_regions(shifted, every_pixel, self.tolerance)
+
+
+def to_lab(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Convert an image to CIE Lab, whose Euclidean distances match perception.
 
     Args:
-        gray: (H, W) uint8.
+        rgb: (H, W, 3) uint8 RGB.
 
     Returns:
-        The lowest of equally good thresholds, which is a value of the image. The only value of a constant image; 0 for
-        an empty image.
-
-    Raises:
-        ValueError: Another shape or dtype.
+        (H, W, 3) float32, L in 0..100.
     """
-    return multi_otsu_thresholds(gray, 2)[0]
+    return np.asarray(cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), dtype=np.float32)
 
 
-def multi_otsu_thresholds(gray: NDArray[np.uint8], classes: int) -> tuple[int, ...]:
-    """Find the thresholds with the largest variance between classes; class k has the values in (t[k-1], t[k]].
+def merge_similar(label_map: NDArray[np.int32], image: NDArray[np.floating], max_distance: float) -> NDArray[np.int32]:
+    """Merge touching regions with similar mean colours, the most similar pair first.
 
-    The result is exact: dynamic programming over the values of the image (Liao et al. 2001 search the same optimum).
+    Each pair of touching regions (4 neighbours) is visited once, in the order of the distances before any merge, ties
+    by label. It is merged if the mean colours of the regions that the two belong to by then are similar. scikit-image's
+    `merge_hierarchical` computes distances again after each merge: about as many regions in 20 times the time.
 
     Args:
-        gray: (H, W) uint8.
-        classes: Number of classes, at least 2.
+        label_map: (H, W) int32, 0 = background, which is never merged.
+        image: (H, W, C) numbers, e.g. Lab.
+        max_distance: Largest Euclidean distance between the mean colours of regions that are merged.
 
     Returns:
-        classes - 1 ascending thresholds, the lowest of equally good ones. If the image has at most `classes` values,
-        each value is a class, and the greatest value (0 for an empty image) fills the remaining thresholds.
-
-    Raises:
-        ValueError: Another shape or dtype, or fewer than two classes.
+        (H, W) int32 label map.
     """
-    check_image(gray, np.uint8, "gray")
-    if classes < 2:
-        raise ValueError(f"classes must be at least 2, got {classes}")
-    counts = np.bincount(gray.reshape(-1), minlength=LEVELS)
-    values = np.flatnonzero(counts)
-    if len(values) <= classes:
-        filler = values[-1:].tolist() or [0]
-        return tuple((values.tolist() + filler * classes)[: classes - 1])
-    return tuple(values[_find_class_ends(values, counts[values], classes)].tolist())
+    numbered = remove_small(label_map, 1)
+    count = int(numbered.max(initial=0)) + 1
+    channels = image.reshape(numbered.size, image.shape[2]).astype(np.float64)
+    area_px = np.bincount(numbered.reshape(-1), minlength=count).astype(np.float64)
+    sums = np.stack([np.bincount(numbered.reshape(-1), channel, count) for channel in channels.T], axis=1)
+    parents = list(range(count))
+    for pair in _list_nearest_first(numbered, sums / np.maximum(area_px, 1)[:, None]):
+        a, b = (find_root(parents, region) for region in pair)
+        if a != b and np.linalg.norm(sums[a] / area_px[a] - sums[b] / area_px[b]) <= max_distance:
+            parents[b] = a
+            sums[a] += sums[b]
+            area_px[a] += area_px[b]
+    return remove_small(find_roots(parents)[numbered], 1)
 
 
-def otsu_levels(gray: NDArray[np.uint8], classes: int = 3) -> NDArray[np.int32]:
-    """Assign each pixel its class by Otsu's thresholds.
-
-    Args:
-        gray: (H, W) uint8.
-        classes: Number of classes, at least 2.
-
-    Returns:
-        (H, W) int32 label map, 0 for the darkest class, classes - 1 for the brightest.
-
-    Raises:
-        ValueError: Another shape or dtype, or fewer than two classes.
-    """
-    return np.digitize(gray, multi_otsu_thresholds(gray, classes), right=True).astype(np.int32)
-
-
-def otsu_regions(gray: NDArray[np.uint8], min_area_px: int = 1) -> NDArray[np.int32]:
-    """Find connected regions that are brighter than Otsu's threshold.
-
-    Args:
-        gray: (H, W) uint8; for dark objects on a bright background pass 255 - gray.
-        min_area_px: Pixels; smaller regions become background.
-
-    Returns:
-        (H, W) int32 label map as `connected_components` numbers it; no region in a constant or empty image.
-
-    Raises:
-        ValueError: Another shape or dtype.
-    """
-    return connected_components(gray > otsu_threshold(gray), min_area_px)
-
-
-def local_mean_regions(
-    gray: NDArray[np.uint8], window_px: int, offset: float = 0.0, min_area_px: int = 1
-) -> NDArray[np.int32]:
-    """Find connected regions that are brighter than the mean of the window around each pixel; for uneven light.
-
-    Args:
-        gray: (H, W) uint8; for dark objects pass 255 - gray.
-        window_px: Odd side of the window in pixels, mirrored at the border of the image. It should be larger than an
-            object: inside a larger object, pixels equal the mean.
-        offset: A pixel must exceed the mean by more than this.
-        min_area_px: Pixels; smaller regions become background.
-
-    Returns:
-        (H, W) int32 label map as `connected_components` numbers it; no region in a constant or empty image.
-
-    Raises:
-        ValueError: Another shape or dtype, or an even or non-positive window.
-    """
-    check_image(gray, np.uint8, "gray")
-    if window_px < 1 or window_px % 2 == 0:
-        raise ValueError(f"window_px must be odd and positive, got {window_px}")
-    if not gray.size:
-        return np.zeros(gray.shape, dtype=np.int32)
-    # Sums instead of means: the rounding of a mean would turn a flat background into specks.
-    values, window = gray.astype(np.float64), (window_px, window_px)
-    sums = cv2.boxFilter(values, cv2.CV_64F, window, normalize=False, borderType=cv2.BORDER_REFLECT)
-    return connected_components((values - offset) * window_px**2 > sums, min_area_px)
-
-
-def kmeans_lab(image: NDArray[np.uint8], clusters: int, seed: int = 0) -> NDArray[np.int32]:
-    """Cluster the colours by k-means in CIE Lab, initialized by k-means++ (Arthur, Vassilvitskii 2007).
-
-    Equal input and seed give equal output; no global random state is used.
-
-    Args:
-        image: (H, W, 3) uint8 RGB; may be empty.
-        clusters: Number of clusters; if the image has fewer colours, each colour is a cluster.
-        seed: Seed of the initialization.
-
-    Returns:
-        (H, W) int32 label map without background, 1 = the darkest cluster. A cluster may have many components;
-        `connected_components` separates them.
-
-    Raises:
-        ValueError: Another shape or dtype, or fewer than one cluster.
-    """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"image must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
-    if clusters < 1:
-        raise ValueError(f"clusters must be at least 1, got {clusters}")
-    if not image.size:
-        return np.zeros(image.shape[:2], dtype=np.int32)
-    converted = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    lab: NDArray[np.float32] = np.asarray(converted, dtype=np.float32).reshape(-1, 3)
-    labels = _initialize(lab, clusters, np.random.default_rng(seed))
-    # With initial labels, cv2.kmeans does not use its random generator, which the whole process shares.
-    stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, MAX_ITERATIONS, MIN_MOVE)
-    count = int(labels.max()) + 1
-    _, final, centers = cv2.kmeans(lab, count, labels[:, None], stop, 1, cv2.KMEANS_USE_INITIAL_LABELS)
-    numbers = np.empty(count, dtype=np.int32)
-    numbers[np.lexsort(centers.T[::-1])] = np.arange(1, count + 1)  # by L, then a, then b
-    label_map: NDArray[np.int32] = numbers[final].reshape(image.shape[:2])
-    return label_map
-
-
-def _find_class_ends(values: NDArray[np.int64], counts: NDArray[np.int64], classes: int) -> list[int]:
-    """Index of the last value of every class but the brightest; maximizes the sum of (sum v)^2 / n over the classes.
-
-    With v relative to the image's mean, that is the variance between classes times the pixels (Otsu 1979, eq. 14).
-    """
-    below = np.concatenate([[0], np.cumsum(counts)]).astype(np.float64)
-    mass = np.concatenate([[0], np.cumsum(counts * (values - np.average(values, weights=counts)))])
-    starts, ends = np.arange(len(values))[:, None], np.arange(len(values))[None]
-    pixels = below[ends + 1] - below[starts]
-    gain = np.where(ends >= starts, (mass[ends + 1] - mass[starts]) ** 2 / np.where(pixels > 0, pixels, 1), -np.inf)
-    best, choices = gain[0], []
-    for _ in range(classes - 1):
-        # best[i]: last class ends at i; gain[i + 1, j]: next class, up to j. argmax takes the first of equal values.
-        joined = best[:-1, None] + gain[1:]
-        best = joined.max(axis=0)
-        choices.append((joined >= best * (1 - TIE_TOLERANCE)).argmax(axis=0))
-    class_ends = [len(values) - 1]
-    for choice in reversed(choices):
-        class_ends.append(int(choice[class_ends[-1]]))
-    return class_ends[:0:-1]
-
-
-def _initialize(lab: NDArray[np.float32], clusters: int, random: np.random.Generator) -> NDArray[np.int32]:
-    """Nearest seed of each pixel, (N,) int32; there are `clusters` seeds, or one per colour if these are fewer.
-
-    The probability of a pixel to become the next seed is proportional to its squared distance from the seeds so far.
-    """
-    labels = np.zeros(len(lab), dtype=np.int32)
-    nearest = np.full(len(lab), np.inf)
-    drawn = int(random.integers(len(lab)))
-    for number in range(clusters):
-        squared = ((lab - lab[drawn]).astype(np.float64) ** 2).sum(axis=1)
-        labels[squared < nearest] = number
-        nearest = np.minimum(nearest, squared)
-        if not nearest.any():
-            break
-        drawn = int(random.choice(len(lab), p=nearest / nearest.sum()))
-    return labels
+def _list_nearest_first(numbered: NDArray[np.int32], means: NDArray[np.float64]) -> list[list[int]]:
+    """Pairs of touching regions, the smallest distance of their means first."""
+    pairs = numbered.reshape(-1)[find_borders(numbered, connectivity=4)]
+    pairs = np.unique(np.sort(pairs, axis=1), axis=0)
+    distances = np.linalg.norm(means[pairs[:, 0]] - means[pairs[:, 1]], axis=1)
+    ordered: list[list[int]] = pairs[np.argsort(distances, kind="stable")].tolist()
+    return ordered

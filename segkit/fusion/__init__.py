@@ -17,10 +17,10 @@ from segkit.fusion.heuristic import HeuristicFusion
 from segkit.fusion.majority_vote import MajorityVoteFusion
 from segkit.fusion.mask_argmax import MaskArgmaxFusion
 from segkit.fusion.method import CENTERS, LOGITS, MASK_PROBS, FusionMethod
-from segkit.fusion.options import convert_options
 from segkit.fusion.priority import PriorityFusion
 from segkit.fusion.upsnet import UPSNetFusion
 from segkit.utils.errors import ConfigError
+from segkit.utils.options import convert_options
 from segkit.utils.text import suggest
 
 FUSION_METHODS: dict[str, type[FusionMethod]] = {
@@ -50,7 +50,7 @@ def build_fusion(name: str, **options: Any) -> FusionMethod:
         remedy = suggest(name, FUSION_METHODS, f"choose one of {sorted(FUSION_METHODS)}")
         raise ConfigError(f"unknown fusion method {name!r}", remedy=remedy)
     method = FUSION_METHODS[name]
-    return method(**convert_options(name, method, options))
+    return method(**convert_options(f"fusion method {name!r}", method, options))
 
 
 __all__ = [

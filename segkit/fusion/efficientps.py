@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from segkit.fusion.candidates import select_candidates
 from segkit.fusion.explanations import RejectionLog
 from segkit.fusion.method import LOGITS, MASK_PROBS, FusionMethod
-from segkit.fusion.options import check_fraction, check_numbers
 from segkit.fusion.pixel_argmax import PixelArgmax, drop_occluded, instance_logits, window_in_box
 from segkit.structures import HeadOutputs, PanopticSegmentation
+from segkit.utils.options import check_fraction, check_numbers
 
 
 @dataclass(frozen=True)

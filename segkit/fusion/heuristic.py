@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from segkit.fusion.candidates import select_candidates
 from segkit.fusion.explanations import Rejection, RejectionLog
 from segkit.fusion.method import FusionMethod
-from segkit.fusion.options import check_fraction, check_nms, check_numbers, check_thresholds
+from segkit.fusion.options import check_nms, check_thresholds
 from segkit.fusion.segments import build_thing_segment, fill_stuff
 from segkit.structures import VOID, HeadOutputs, InstanceMasks, PanopticSegmentation, Segment
+from segkit.utils.options import check_fraction, check_numbers
 
 
 @dataclass(frozen=True)

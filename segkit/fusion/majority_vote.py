@@ -15,10 +15,10 @@ from segkit.fusion.candidates import select_candidates
 from segkit.fusion.explanations import RejectionLog
 from segkit.fusion.grouping import NO_OWNER, find_heat_peaks, group_by_masks, group_by_offsets
 from segkit.fusion.method import FusionMethod
-from segkit.fusion.options import check_fraction, check_numbers
 from segkit.fusion.segments import fill_stuff
 from segkit.structures import NO_THING, THING_CHANNEL, VOID, HeadOutputs, PanopticSegmentation, Segment, SemanticScores
 from segkit.utils.errors import ConfigError
+from segkit.utils.options import check_fraction, check_numbers
 
 
 @dataclass(frozen=True)

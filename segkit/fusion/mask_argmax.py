@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from segkit.fusion.explanations import Rejection, RejectionLog
 from segkit.fusion.method import LOGITS, MASK_PROBS, FusionMethod
-from segkit.fusion.options import check_fraction, check_numbers
 from segkit.fusion.paste import compute_crop_probs
 from segkit.fusion.pixel_argmax import NO_OWNER, PixelArgmax, require_logits
 from segkit.structures import THING_CHANNEL, HeadOutputs, InstanceMasks, PanopticSegmentation, SemanticScores
+from segkit.utils.options import check_fraction, check_numbers
 
 OWN_PROB = np.float32(0.5)  # lowest probability of the pixels of a mask, as in the reference
 BLOCK_ROWS = 4  # rows of an image whose logits are in the cache together

@@ -16,9 +16,9 @@ from segkit.fusion.candidates import count_shared_px
 from segkit.fusion.explanations import RejectionLog
 from segkit.fusion.heuristic import Canvas, HeuristicFusion
 from segkit.fusion.occlusion_priors import MIN_OVERLAP, OcclusionPriors
-from segkit.fusion.options import check_fraction
 from segkit.structures import VOID, HeadOutputs, InstanceMasks, PanopticSegmentation
 from segkit.utils.errors import ConfigError
+from segkit.utils.options import check_fraction
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from segkit.fusion.candidates import Window, select_candidates
 from segkit.fusion.explanations import RejectionLog
 from segkit.fusion.method import LOGITS, MASK_PROBS, FusionMethod
-from segkit.fusion.options import check_fraction, check_numbers
 from segkit.fusion.pixel_argmax import (
     NO_OWNER,
     PixelArgmax,
@@ -25,6 +24,7 @@ from segkit.fusion.pixel_argmax import (
     window_in_box,
 )
 from segkit.structures import THING_CHANNEL, HeadOutputs, InstanceMasks, PanopticSegmentation
+from segkit.utils.options import check_fraction, check_numbers
 
 
 @dataclass(frozen=True)
