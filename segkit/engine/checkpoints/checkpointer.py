@@ -17,6 +17,7 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import _filter_reused_missing_keys, _strip_prefix_if_present
 
 from segkit.engine.checkpoints.architecture import WeightMatch, check_architecture
+from segkit.engine.checkpoints.deltas import refuse_deltas
 from segkit.engine.checkpoints.finite import find_non_finite
 from segkit.engine.checkpoints.footer import read_footer
 from segkit.engine.checkpoints.newest import LAST_CHECKPOINT, find_newest_checkpoint, has_checkpoints
@@ -241,6 +242,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             self._convert_ndarray_to_tensor(weights)
             caffe2 = checkpoint.get("__author__") == "Caffe2"
             weights = align_and_update_state_dicts(self.model.state_dict(), weights, c2_conversion=caffe2)
+        refuse_deltas(weights, self._loading[0])
         _strip_prefix_if_present(weights, "module.")
         file_shapes = {key: tuple(weight.shape) for key, weight in weights.items()}
         incompatible = super()._load_model({"model": weights})

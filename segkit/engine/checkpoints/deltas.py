@@ -1,0 +1,40 @@
+"""Weights that are published as differences from other weights, as EoMT's for DINOv3, are no weights to run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from segkit.utils.errors import CheckpointError
+from segkit.utils.text import abbreviate
+
+NORM = re.compile(r"(blocks|layers?)\.\d+\..*norm\d?\.weight$")  # of a transformer's block
+MIN_NORMS = 8  # fewer say too little
+LARGEST_MEAN = 0.1  # of the scales of a norm in a file of differences; trained norms have scales around 1
+
+
+def refuse_deltas(weights: Mapping[str, Any], where: object) -> None:
+    """Refuse a file whose transformer blocks' norms all have scales around 0.
+
+    Args:
+        weights: name -> tensor or array.
+        where: the file, for the error.
+
+    Raises:
+        CheckpointError: the weights look like differences.
+    """
+    scales = {
+        name: abs(float(torch.as_tensor(weight).float().mean()))
+        for name, weight in weights.items()
+        if NORM.search(name) and weight.ndim == 1 and len(weight)
+    }
+    if len(scales) >= MIN_NORMS and max(scales.values()) < LARGEST_MEAN:
+        problem = (
+            f"expected weights, got differences from other weights: the scales of all {len(scales)} norms are around 0 "
+            f"(at most {max(scales.values()):.3f} in the mean), trained ones are around 1: {abbreviate(scales)}"
+        )
+        remedy = "add them to the weights that they were computed from, and save the sum"
+        raise CheckpointError(problem, where=where, remedy=remedy)

@@ -1,0 +1,175 @@
+"""From the names and shapes of Detectron2's networks to the config that builds them."""
+
+from __future__ import annotations
+
+import math
+from itertools import count
+from typing import Any
+
+from segkit.engine.importers.base import BOTTOM_UP, Shapes
+from segkit.utils.errors import CheckpointError
+
+INSTANCE_RECIPE = "coco/mask_rcnn_R50_FPN_3x"
+PANOPTIC_RECIPE = "coco/panoptic_rcnn_R50_FPN_3x"
+# (blocks of res2 to res5, whether a block has three convolutions) -> MODEL.RESNETS.DEPTH
+DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {
+    ((2, 2, 2, 2), False): 18,
+    ((3, 4, 6, 3), False): 34,
+    ((3, 4, 6, 3), True): 50,
+    ((3, 4, 23, 3), True): 101,
+    ((3, 8, 36, 3), True): 152,
+}
+STEM = BOTTOM_UP + "stem.conv1"
+BOX_HEAD, MASK_HEAD, SEMANTIC_HEAD = "roi_heads.box_head", "roi_heads.mask_head", "sem_seg_head"
+RPN_HEAD = "proposal_generator.rpn_head"
+REMEDY = "give the config that the weights were trained with, by --config-file"
+PIXEL_STD_OF_RESNEXT = [57.375, 57.12, 58.395]  # BGR; Detectron2's X-101-32x8d
+
+
+def infer_config(shapes: Shapes, where: object) -> tuple[str, dict[str, Any]]:
+    """Find the recipe and the keys of a ResNet with FPN and the heads of Detectron2's R-CNN family.
+
+    Args:
+        shapes: name -> shape, named as in Detectron2's models.
+        where: the file, for messages.
+
+    Returns:
+        (recipe, config key -> value). Class counts are left out.
+
+    Raises:
+        CheckpointError: the network is of another family, or of a depth that is unknown.
+    """
+    heads = ("roi_heads.res5.", "head.", "roi_heads.keypoint_head.")
+    if not any(key.startswith(BOTTOM_UP) for key in shapes) or any(key.startswith(heads) for key in shapes):
+        problem = "expected a backbone with FPN and heads for boxes, masks or semantic classes, got another network"
+        raise CheckpointError(problem, where=where, remedy=REMEDY)
+    keys = _infer_backbone(shapes, where)
+    if "roi_heads.box_predictor.cls_score.weight" in shapes or f"{BOX_HEAD}.0.fc1.weight" in shapes:
+        keys |= _infer_detector(shapes, where)
+    has_semantics = f"{SEMANTIC_HEAD}.predictor.weight" in shapes
+    if has_semantics:
+        keys |= _infer_semantic_head(shapes)
+        if not any(key.startswith("roi_heads.") for key in shapes):
+            keys["MODEL.META_ARCHITECTURE"] = "SemanticSegmentor"
+    return PANOPTIC_RECIPE if has_semantics else INSTANCE_RECIPE, keys
+
+
+def _infer_backbone(shapes: Shapes, where: object) -> dict[str, Any]:
+    """MODEL.RESNETS and MODEL.FPN."""
+    blocks = tuple(_count(shapes, f"{BOTTOM_UP}res{stage}.{{}}.conv1.weight") for stage in (2, 3, 4, 5))
+    is_bottleneck = f"{BOTTOM_UP}res2.0.conv3.weight" in shapes
+    if (blocks, is_bottleneck) not in DEPTHS or f"{STEM}.weight" not in shapes:
+        problem = f"expected a ResNet, got a backbone with {'-'.join(map(str, blocks))} blocks"
+        raise CheckpointError(problem, where=where, remedy=REMEDY)
+    first, second = shapes[f"{BOTTOM_UP}res2.0.conv1.weight"], shapes[f"{BOTTOM_UP}res2.0.conv2.weight"]
+    norm = _find_norm(shapes, STEM)
+    keys = {
+        "MODEL.RESNETS.DEPTH": DEPTHS[blocks, is_bottleneck],
+        "MODEL.RESNETS.NORM": norm,
+        "MODEL.RESNETS.STEM_OUT_CHANNELS": shapes[f"{STEM}.weight"][0],
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": shapes[f"{BOTTOM_UP}res2.0.conv{3 if is_bottleneck else 2}.weight"][0],
+    }
+    if is_bottleneck:
+        keys["MODEL.RESNETS.NUM_GROUPS"] = first[0] // second[1]
+        keys["MODEL.RESNETS.WIDTH_PER_GROUP"] = second[1]
+        # Not visible in weights. MSRA's ResNets, from which most of the zoo starts, have the stride in the first 1x1.
+        is_msra = norm in ("FrozenBN", "BN") and first[0] == second[1]
+        keys["MODEL.RESNETS.STRIDE_IN_1X1"] = is_msra
+        if first[0] != second[1]:
+            keys["MODEL.PIXEL_STD"] = PIXEL_STD_OF_RESNEXT
+    deformable = [f"{BOTTOM_UP}res{stage}.0.conv2_offset.weight" for stage in (2, 3, 4, 5)]
+    if any(key in shapes for key in deformable):
+        keys["MODEL.RESNETS.DEFORM_ON_PER_STAGE"] = [key in shapes for key in deformable]
+        offsets = next(shapes[key][0] for key in deformable if key in shapes)
+        is_modulated = offsets % 27 == 0  # 3x3 taps of 2 offsets and a weight each, without weights 18
+        keys["MODEL.RESNETS.DEFORM_MODULATED"] = is_modulated
+        keys["MODEL.RESNETS.DEFORM_NUM_GROUPS"] = offsets // (27 if is_modulated else 18)
+    if "backbone.fpn_output2.weight" in shapes:
+        keys["MODEL.FPN.OUT_CHANNELS"] = shapes["backbone.fpn_output2.weight"][0]
+        keys["MODEL.FPN.NORM"] = _find_norm(shapes, "backbone.fpn_output2")
+    return keys
+
+
+def _infer_detector(shapes: Shapes, where: object) -> dict[str, Any]:
+    """MODEL.RPN and the ROI heads."""
+    anchors = shapes.get(f"{RPN_HEAD}.objectness_logits.weight", (0,))[0]
+    if anchors != 3:
+        problem = f"expected an RPN with 3 anchors at each pixel of a level, got {anchors}"
+        raise CheckpointError(problem, where=where, remedy=REMEDY)
+    is_cascade = f"{BOX_HEAD}.0.fc1.weight" in shapes
+    predictor = "roi_heads.box_predictor" + (".0" if is_cascade else "")
+    class_count = shapes[f"{predictor}.cls_score.weight"][0] - 1
+    keys: dict[str, Any] = {
+        "MODEL.META_ARCHITECTURE": "PanopticRCNN"
+        if f"{SEMANTIC_HEAD}.predictor.weight" in shapes
+        else "GeneralizedRCNN",
+        "MODEL.RPN.CONV_DIMS": [-1] * max(1, _count(shapes, f"{RPN_HEAD}.conv.conv{{}}.weight")),
+        "MODEL.ROI_HEADS.NAME": "CascadeROIHeads" if is_cascade else "StandardROIHeads",
+        "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": class_count > 1 and shapes[f"{predictor}.bbox_pred.weight"][0] == 4,
+        **_infer_box_head(shapes, BOX_HEAD + (".0" if is_cascade else "")),
+        "MODEL.MASK_ON": f"{MASK_HEAD}.predictor.weight" in shapes,
+    }
+    if keys["MODEL.MASK_ON"]:
+        convolutions = _count(shapes, f"{MASK_HEAD}.mask_fcn{{}}.weight", first=1)
+        keys |= {
+            "MODEL.ROI_MASK_HEAD.NUM_CONV": convolutions,
+            "MODEL.ROI_MASK_HEAD.CONV_DIM": shapes[f"{MASK_HEAD}.deconv.weight"][1],
+            "MODEL.ROI_MASK_HEAD.NORM": _find_norm(shapes, f"{MASK_HEAD}.mask_fcn1"),
+            "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": class_count > 1
+            and shapes[f"{MASK_HEAD}.predictor.weight"][0] == 1,
+        }
+    return keys
+
+
+def _infer_box_head(shapes: Shapes, head: str) -> dict[str, Any]:
+    convolutions = _count(shapes, f"{head}.conv{{}}.weight", first=1)
+    keys: dict[str, Any] = {"MODEL.ROI_BOX_HEAD.NUM_CONV": convolutions}
+    channels = shapes["backbone.fpn_output2.weight"][0]
+    if convolutions:
+        channels = shapes[f"{head}.conv1.weight"][0]
+        keys |= {
+            "MODEL.ROI_BOX_HEAD.CONV_DIM": channels,
+            "MODEL.ROI_BOX_HEAD.NORM": _find_norm(shapes, f"{head}.conv1"),
+        }
+    outputs, inputs = shapes[f"{head}.fc1.weight"]
+    keys |= {
+        "MODEL.ROI_BOX_HEAD.NUM_FC": _count(shapes, f"{head}.fc{{}}.weight", first=1),
+        "MODEL.ROI_BOX_HEAD.FC_DIM": outputs,
+        "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": math.isqrt(inputs // channels),
+    }
+    return keys
+
+
+def _infer_semantic_head(shapes: Shapes) -> dict[str, Any]:
+    return {
+        "MODEL.SEM_SEG_HEAD.CONVS_DIM": shapes[f"{SEMANTIC_HEAD}.predictor.weight"][1],
+        "MODEL.SEM_SEG_HEAD.NORM": _find_norm(shapes, f"{SEMANTIC_HEAD}.p2.0"),
+    }
+
+
+def count_classes(shapes: Shapes) -> tuple[int, int]:
+    """Count the classes of Detectron2's heads.
+
+    Args:
+        shapes: name -> shape, named as in Detectron2's models.
+
+    Returns:
+        (thing classes, semantic channels), 0 for a head that the network lacks.
+    """
+    scores = (shapes.get(f"roi_heads.box_predictor.{stage}cls_score.weight") for stage in ("", "0."))
+    things = next((shape[0] - 1 for shape in scores if shape), 0)
+    return things, shapes.get(f"{SEMANTIC_HEAD}.predictor.weight", (0,))[0]
+
+
+def _find_norm(shapes: Shapes, convolution: str) -> str:
+    """Detectron2's name of the norm after a convolution: frozen ones have no counter, group norms no statistics."""
+    if f"{convolution}.norm.weight" not in shapes:
+        return ""
+    if f"{convolution}.norm.running_mean" not in shapes:
+        return "GN"
+    return "BN" if f"{convolution}.norm.num_batches_tracked" in shapes else "FrozenBN"
+
+
+def _count(shapes: Shapes, template: str, first: int = 0) -> int:
+    """How many consecutive numbers make the template a name."""
+    return next(number for number in count(first) if template.format(number) not in shapes) - first

@@ -1,0 +1,153 @@
+"""Files of Detectron2's model zoo, imported, give Detectron2's outputs."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+from segkit.cli.main import main
+from segkit.engine.checkpoints.weight_files import read_weight_file
+from tests.helpers import small_models
+from tests.helpers.imports import run_import
+
+TOLERANCE = 1e-4
+
+
+def write_zoo_file(path: Path, model: torch.nn.Module, **more: Any) -> None:
+    """As the zoo's files: numpy arrays, the anchors among them."""
+    weights = {name: weight.numpy() for name, weight in model.state_dict().items()}
+    weights["proposal_generator.anchor_generator.cell_anchors.0"] = np.zeros((3, 4), np.float32)
+    path.write_bytes(pickle.dumps({"model": weights, "__author__": "Detectron2 Model Zoo", **more}))
+
+
+def write_classes(path: Path) -> str:
+    """7 things and 5 stuff classes: the counts of `small_config`."""
+    names = [{"id": i, "name": f"c{i}", "isthing": int(i <= small_models.THINGS)} for i in range(1, 13)]
+    path.write_text(json.dumps({"categories": names}))
+    return str(path)
+
+
+@pytest.mark.parametrize("roi_heads", [small_models.STANDARD, small_models.CASCADE])
+def test_panoptic_fpn_gives_detectron2s_outputs(tmp_path: Path, roi_heads: str) -> None:
+    theirs, _ = small_models.twins(roi_heads)
+    write_zoo_file(tmp_path / "w.pkl", theirs)
+    predictor, report = run_import(tmp_path / "w.pkl", "--classes", write_classes(tmp_path / "classes.json"))
+    assert report["source"] == "detectron2"
+    assert report["counts"] == {
+        **{"loaded": len(theirs.state_dict()), "missing": 0, "unexpected": 0, "shape": 0},
+        "left out": 1,  # the anchors
+    }
+    theirs.eval()
+    for model in (theirs, predictor.model):  # no weight says these
+        model.proposal_generator.pre_nms_topk = model.proposal_generator.post_nms_topk = {False: 100}
+        predictors = model.roi_heads.box_predictor
+        for each in predictors if isinstance(predictors, torch.nn.ModuleList) else [predictors]:
+            each.test_score_thresh = 0.05
+    batch = small_models.images()
+    with torch.no_grad():
+        expected, got = theirs.inference(batch, False), predictor.model.inference(batch, do_postprocess=False)
+    for their_image, our_image in zip(expected[0], got[0], strict=True):
+        assert len(our_image) == len(their_image) > 5
+        boxes = our_image.pred_boxes.tensor, their_image.pred_boxes.tensor
+        torch.testing.assert_close(*boxes, atol=TOLERANCE, rtol=TOLERANCE)
+        torch.testing.assert_close(our_image.pred_masks, their_image.pred_masks, atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(got[1], expected[1], atol=TOLERANCE, rtol=TOLERANCE)
+    assert predictor.categories.stuff[0].name == "c8"
+
+
+def test_zoo_files_of_coco_have_cocos_names(tmp_path: Path) -> None:
+    cfg = small_models.small_config("PanopticFPN")
+    cfg.merge_from_list(["MODEL.ROI_HEADS.NUM_CLASSES", 80, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 54])
+    write_zoo_file(tmp_path / "w.pkl", build_model(cfg))
+    predictor, report = run_import(tmp_path / "w.pkl")
+    assert len(report["classes"]) == 133
+    assert predictor.cfg.DATASETS.TEST == ("segkit_coco_2017_val_panoptic",)
+    assert predictor.space.names[:2] == ("things", "banner")
+
+
+def write_caffe2_file(path: Path, resnet: torch.nn.Module) -> None:
+    """MSRA's names, and norms of scale and bias."""
+    layers = {"conv1": "branch2a", "conv2": "branch2b", "shortcut": "branch1"}
+    ends = {"weight": "w", "norm.weight": "bn_s", "norm.bias": "bn_b"}
+    stem = {"weight": "conv1_w", "norm.weight": "res_conv1_bn_s", "norm.bias": "res_conv1_bn_b"}
+    blobs = {"fc1000_w": np.zeros((10, 8), np.float32), "fc1000_b": np.zeros(10, np.float32)}
+    for name, weight in resnet.state_dict().items():
+        stage, block, rest = name.split(".", 2)
+        if "running" not in name and stage == "stem":
+            blobs[stem[rest]] = weight.numpy()
+        elif "running" not in name:
+            layer, end = rest.split(".", 1)
+            blobs[f"{stage}_{block}_{layers[layer]}_{ends[end]}"] = weight.numpy()
+    path.write_bytes(pickle.dumps(blobs, 2))
+
+
+def test_caffe2_backbones_are_a_start_of_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cfg = small_models.small_config("GeneralizedRCNN")
+    cfg.MODEL.RESNETS.NORM = "FrozenBN"
+    resnet = build_model(cfg).backbone.bottom_up
+    write_caffe2_file(tmp_path / "R-18.pkl", resnet)
+    assert main(["import", f"{tmp_path}/R-18.pkl", "--output", f"{tmp_path}/ours.pth"]) == 0
+    output = capsys.readouterr().out
+    assert "left out: fc1000_w" in output
+    assert f"segkit train --config-file {tmp_path}/ours.yaml" in output
+    weights = read_weight_file(f"{tmp_path}/ours.pth")["model"]
+    expected = {f"backbone.bottom_up.{name}": weight for name, weight in resnet.state_dict().items()}
+    assert weights.keys() == expected.keys()
+    for name, weight in expected.items():  # the statistics are 0 and 1, as Detectron2 fills them in
+        torch.testing.assert_close(weights[name], weight, msg=name)
+
+
+def run_failing(source: Path, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    output = source.parent / "failed.pth"
+    assert main(["import", str(source), "--output", str(output), *options]) == 1
+    assert not output.exists()
+    assert not output.with_suffix(".yaml").exists()
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, model = tmp_path / "w.pth", build_model(small_models.small_config("PanopticFPN"))
+    torch.save(model.state_dict(), source)
+    error = run_failing(source, capsys)
+    assert "7 thing classes and 6 semantic channels are unknown; give --classes" in error
+    error = run_failing(source, capsys, "--classes", "coco")
+    assert "the weights have 7 thing classes, coco has 80" in error
+    assert "did you mean 'torchvision-maskrcnn'?" in run_failing(source, capsys, "--from", "torchvison-maskrcnn")
+    error = run_failing(source, capsys, "--from", "torchvision-maskrcnn")
+    assert "expected weights of torchvision's maskrcnn_resnet50_fpn" in error
+    assert "they look like those of detectron2" in error
+    torch.save({"layer.weight": torch.ones(2)}, source)
+    assert "got 'layer.weight'; load the weights by the package that has saved them" in run_failing(source, capsys)
+
+
+def test_differences_from_other_weights_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({f"encoder.blocks.{i}.norm1.weight": torch.full((4,), 0.01) for i in range(8)}, tmp_path / "w.pth")
+    error = run_failing(tmp_path / "w.pth", capsys)
+    assert "got differences from other weights" in error
+    assert "add them to the weights that they were computed from" in error
+
+
+def test_no_code_of_the_file_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Hostile:
+        def __reduce__(self) -> Any:
+            return open, (str(tmp_path / "canary"), "w")
+
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"model": {"stem.conv1.weight": Hostile()}}))
+    assert "refused the global" in run_failing(tmp_path / "w.pkl", capsys)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_config_of_something_else_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.yaml").write_text("MODEL: {}\n")
+    torch.save({}, tmp_path / "w.pth")
+    assert main(["import", f"{tmp_path}/w.pth", "--output", f"{tmp_path}/config.pth"]) == 1
+    assert "config.yaml: the config to write exists already" in capsys.readouterr().err
