@@ -149,7 +149,7 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # "priority", STUFF_AREA_LIMIT to every method, so that Detectron2's configs keep their meaning. PanopticDeepLab
     # takes them from MODEL.PANOPTIC_DEEPLAB.
     cfg.MODEL.PANOPTIC.FUSION.OPTIONS = CfgNode(new_allowed=True)
-    # Losses of the semantic head, see docs/architecture.md: names, or {name, weight, options of the loss}; LOSS_WEIGHT
+    # Losses of the semantic head, see docs/training.md: names, or {name, weight, options of the loss}; LOSS_WEIGHT
     # multiplies all. []: those of the head (cross_entropy; DeepLab's LOSS_TYPE).
     cfg.MODEL.SEM_SEG_HEAD.LOSSES = []
     # Auxiliary heads in training, one for each of these levels of the backbone, and the factor of their losses.

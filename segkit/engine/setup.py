@@ -14,6 +14,7 @@ from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
 from segkit.config import load_config
 from segkit.data.catalog import load_datasets
 from segkit.data.class_counts import resolve_class_counts
+from segkit.data.class_weights import resolve_class_weights
 from segkit.data.dataset import Dataset
 from segkit.data.datasets.custom import register_custom
 from segkit.data.ground_truth import has_segmentation
@@ -74,7 +75,7 @@ def read_config(config_file: str | Path = "", opts: Sequence[str] = (), *, train
 def prepare_config(
     config_file: str | Path = "", opts: Sequence[str] = (), *, train: bool = True, check: bool = True
 ) -> CfgNode:
-    """Read a config, load and check its datasets, and set its class counts.
+    """Read a config, load and check its datasets, and set its class counts and class weights.
 
     Args:
         config_file: YAML file, or name of a recipe; "": none.
@@ -105,6 +106,8 @@ def prepare_config(
     if check:
         first_test = len(cfg.DATASETS.TRAIN) if train else 0
         _check_datasets(cfg, spec, datasets[:first_test], datasets[first_test:])
+    if train:
+        resolve_class_weights(cfg, datasets[: len(cfg.DATASETS.TRAIN)])
     cfg.freeze()
     return cfg
 

@@ -18,6 +18,7 @@ from detectron2.utils.events import EventWriter
 from segkit.config import with_segkit_keys
 from segkit.data.catalog import load_datasets
 from segkit.data.class_counts import resolve_class_counts
+from segkit.data.class_weights import resolve_class_weights
 from segkit.engine.model_evaluation import build_evaluator, build_test_loader, evaluate_model
 from segkit.engine.training.compiled import CompileReport
 from segkit.engine.training.data import build_train_loader
@@ -215,17 +216,19 @@ def choose_seed(cfg: CfgNode) -> int:
 
 
 def with_class_counts(cfg: CfgNode) -> CfgNode:
-    """Set the class counts as `prepare_config` does.
+    """Set the class counts and class weights as `prepare_config` does.
 
     Args:
         cfg: any config with DATASETS.TRAIN.
 
     Returns:
-        A copy whose class counts are those of the training dataset.
+        A copy whose class counts and class weights are those of the training datasets.
     """
     cfg = with_segkit_keys(cfg).clone()
     cfg.defrost()
-    resolve_class_counts(cfg, load_datasets(cfg.DATASETS.TRAIN)[0])
+    datasets = load_datasets(cfg.DATASETS.TRAIN)
+    resolve_class_counts(cfg, datasets[0])
+    resolve_class_weights(cfg, datasets)
     cfg.freeze()
     return cfg
 
