@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "panoptic": ("panoptic quality of COCO panoptic JSON and PNGs", _add_panoptic, _evaluate),
         "instances": ("box, mask and boundary AP of COCO results; Cityscapes' AP", _add_instances, _evaluate),
         "semantic": ("semantic IoU, Dice and accuracy of label maps", _add_semantic, _evaluate),
+        "volumes": ("Dice and NSD of label volumes (NIfTI)", _add_volumes, _evaluate),
         "merge": ("join the counts of shards: the result is that of one pass", _add_merge, _merge),
     }
     arguments.add_commands(parser, commands)
@@ -69,19 +70,33 @@ def _add_semantic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-extra", action="store_true", help="ignore predictions of other images")
 
 
+def _add_volumes(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(score=_score_volumes)
+    gt = "a folder of NIfTIs, or of a task (Task04_Hippocampus)"
+    _add_files(parser, gt=gt, pred="a folder of NIfTIs of the same names", has_pngs=False)
+    label_map_arguments.add_classes(parser)
+    tolerance = "tolerance of NSD (default: the Decathlon's, by the name of the task's folder)"
+    parser.add_argument("--tolerance-mm", type=float, metavar="MM", help=tolerance)
+    ignored = "ground truth labels that are not scored (default: nnU-Net's label `ignore`)"
+    parser.add_argument("--ignore-label", nargs="+", type=int, metavar="N", help=ignored)
+    parser.add_argument("--allow-missing", action="store_true", help="leave out volumes without a prediction")
+    parser.add_argument("--allow-extra", action="store_true", help="ignore predictions of other volumes")
+
+
 def _add_merge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("counts", nargs="+", type=Path, metavar="FILE", help="counts of --save-counts, one per shard")
     _add_output(parser)
     arguments.add_number(parser, "--worst", WORST_IMAGES, "worst images in --output")
 
 
-def _add_files(parser: argparse.ArgumentParser, gt: str, pred: str) -> None:
+def _add_files(parser: argparse.ArgumentParser, gt: str, pred: str, has_pngs: bool = True) -> None:
     """The arguments of all kinds; the paths also under panopticapi's names."""
     gt_names, pred_names = ((f"--{kind}", f"--{kind}-json-file", f"--{kind}_json_file") for kind in ("gt", "pred"))
     parser.add_argument(*gt_names, required=True, type=Path, metavar="PATH", help=f"ground truth: {gt}")
     parser.add_argument(*pred_names, required=True, type=Path, metavar="PATH", help=f"predictions: {pred}")
     folder = "PNGs of a panoptic JSON (default: found beside it or one folder up)"
-    parser.add_argument("--gt-folder", "--gt_folder", type=Path, metavar="DIR", help=folder)
+    if has_pngs:
+        parser.add_argument("--gt-folder", "--gt_folder", type=Path, metavar="DIR", help=folder)
     arguments.add_work_options(parser)
     parser.add_argument("--shard", type=_shard, default=Shard(), metavar="I/N", help="score part I of N only")
     _add_output(parser)
@@ -121,6 +136,15 @@ def _score_semantic(args: argparse.Namespace, **options: Any) -> Scored:
     options |= {**label_map_arguments.get_label_map_rules(args), "gt_folder": args.gt_folder}
     options |= {"boundary": args.boundary, "allow_extra": args.allow_extra, "per_image": args.save_counts is not None}
     return "semantic", score_semantic(args.gt, args.pred, **options), None
+
+
+def _score_volumes(args: argparse.Namespace, **options: Any) -> Scored:
+    from segkit.scoring.volumes import score_volumes
+
+    options |= {name: getattr(args, name) for name in ("tolerance_mm", "ignore_label", "allow_missing", "allow_extra")}
+    classes = label_map_arguments.parse_classes(args.classes)
+    names: Any = dict(enumerate(classes)) if isinstance(classes, list) else classes
+    return "volumes", score_volumes(args.gt, args.pred, classes=names, **options), None
 
 
 def _evaluate(args: argparse.Namespace) -> None:

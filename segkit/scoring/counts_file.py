@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from segkit.metrics import AveragePrecision, CityscapesAP, PanopticQuality, SemanticIoU
+from segkit.metrics import AveragePrecision, CityscapesAP, PanopticQuality, SemanticIoU, VolumeScores
 from segkit.structures import ImageId
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import convert_write_errors, replacing
@@ -20,15 +20,17 @@ from segkit.utils.limits import check_unpacked_size
 from segkit.utils.process_pool import Shard
 from segkit.utils.text import abbreviate
 
-Metric: TypeAlias = PanopticQuality | AveragePrecision | CityscapesAP | SemanticIoU
+Metric: TypeAlias = PanopticQuality | AveragePrecision | CityscapesAP | SemanticIoU | VolumeScores
 METRICS: Mapping[str, Any] = {
     "panoptic": PanopticQuality,
     "instances": AveragePrecision,
     "cityscapes": CityscapesAP,
     "semantic": SemanticIoU,
+    "volumes": VolumeScores,
 }
 FORMAT = 2  # of the header and the arrays
 HEADER = "header"
+LISTED = (".png", ".nii", ".nii.gz")  # what a fingerprint lists of a folder
 FILE_NAMES = {kind: f"{kind}_counts.npz" for kind in METRICS}  # in the folder of an evaluation
 SAME_OPTIONS = "score all shards with the same options"
 
@@ -197,8 +199,8 @@ def fingerprint(options: Mapping[str, Any]) -> str:
     """Identify an evaluation by its options and inputs, independently of where the files are.
 
     Args:
-        options: Values for JSON. A path stands for the content of its file, or for the names and sizes of the PNGs in
-            its folder.
+        options: Values for JSON. A path stands for the content of its file, or for the names and sizes of the PNGs and
+            NIfTIs in its folder.
 
     Returns:
         A hash that is equal for all shards of one evaluation.
@@ -213,7 +215,8 @@ def fingerprint(options: Mapping[str, Any]) -> str:
 def _hash(path: Path) -> Any:
     try:
         if path.is_dir():
-            return sorted([file.relative_to(path).as_posix(), file.stat().st_size] for file in path.rglob("*.png"))
+            files = (file for file in path.rglob("*") if file.name.endswith(LISTED))
+            return sorted([file.relative_to(path).as_posix(), file.stat().st_size] for file in files)
         with path.open("rb") as file:
             digest = hashlib.sha256()
             while block := file.read(2**20):

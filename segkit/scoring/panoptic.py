@@ -158,13 +158,14 @@ def report_unmatched(
     *,
     missing_remedy: str,
     extra_remedy: str,
+    what: str = "images",
 ) -> None:
     """Add an error for images without a prediction, and one for predictions without an image."""
     if missing:
-        problem = f"{len(missing)} of {images} images have no prediction: {abbreviate(missing)}"
+        problem = f"{len(missing)} of {images} {what} have no prediction: {abbreviate(missing)}"
         errors.add(DatasetError(problem, where=where, remedy=missing_remedy))
     if extra:
-        problem = f"{len(extra)} predictions are of images that the ground truth lacks: {abbreviate(extra)}"
+        problem = f"{len(extra)} predictions are of {what} that the ground truth lacks: {abbreviate(extra)}"
         errors.add(DatasetError(problem, where=where, remedy=extra_remedy))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from segkit.metrics import AveragePrecision, CityscapesAP, PanopticQuality
+from segkit.metrics import AveragePrecision, CityscapesAP, PanopticQuality, VolumeScores
 from segkit.metrics.panoptic.bootstrap import confidence_intervals
 from segkit.metrics.panoptic.confusion import segment_confusion
 from segkit.metrics.panoptic.error_budget import error_budget
@@ -20,6 +20,7 @@ from segkit.structures import ImageId
 from segkit.utils.files import convert_write_errors, dump_json
 
 WORST_IMAGES = 50
+TASKS = {CityscapesAP: "cityscapes_segm", VolumeScores: "volumes"}  # metric -> key of its results
 
 
 def build_results(counts: SavedCounts, worst: int = WORST_IMAGES, notes: Sequence[str] = ()) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def build_results(counts: SavedCounts, worst: int = WORST_IMAGES, notes: Sequenc
         elif isinstance(metric, AveragePrecision):
             results = dict(metric.compute())
         else:
-            results = {"cityscapes_segm" if isinstance(metric, CityscapesAP) else "sem_seg": metric.compute()}
+            results = {TASKS.get(type(metric), "sem_seg"): metric.compute()}
     return dict(replace_nonfinite(add_notes(results, getattr(metric, "categories", None), notes)))
 
 

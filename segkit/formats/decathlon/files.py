@@ -84,14 +84,14 @@ def list_volumes(root: Path, table: Entry | None, is_test: bool, on_issue: Issue
     names, label_names = ({_get_stem(p): p for p in _find_niftis(root / name)} for name in (folder, "labelsTr"))
     nnunet.check_file_ending(table, NIFTI_SUFFIXES, root / TABLE)
     if nnunet.is_nnunet(table, names, {} if is_test else label_names):
-        images = _find_niftis_by_name(root / folder, on_issue)
+        images = list_niftis(root / folder, TREE, on_issue)
         channels = nnunet.group_channels(images, table, root / folder)
-        labels = {} if is_test else _find_niftis_by_name(root / "labelsTr", on_issue)
+        labels = {} if is_test else list_niftis(root / "labelsTr", TREE, on_issue)
         count = len(next(iter(channels.values())))
         return [_pair(name, channels, labels, root, is_test, count) for name in sorted({*channels, *labels})]
     if table is None:
-        images = _find_niftis_by_name(root / folder, on_issue)
-        labels = {} if is_test else _find_niftis_by_name(root / "labelsTr", on_issue)
+        images = list_niftis(root / folder, TREE, on_issue)
+        labels = {} if is_test else list_niftis(root / "labelsTr", TREE, on_issue)
         by_name = {name: (path,) for name, path in images.items()}
         return [_pair(name, by_name, labels, root, is_test) for name in sorted({*images, *labels})]
     volumes: dict[str, VolumeFiles] = {}
@@ -153,27 +153,27 @@ def check_volume(files: VolumeFiles, label_affine: str, on_issue: IssueHandler) 
     headers = [try_read(on_issue, "image-unreadable", read_header, path) for path in files.image_paths]
     image, is_valid = headers[0], None not in headers
     for path, header in zip(files.image_paths[1:], headers[1:], strict=True):
-        if image is not None and header is not None and not _fits(image, header, path, "channel", on_issue):
+        if image is not None and header is not None and not check_grid(image, header, path, "channel", on_issue):
             is_valid = False
     if files.label_path is not None:
         label = try_read(on_issue, "annotation-unreadable", read_header, files.label_path)
         if image is None or label is None:
             return None
         is_same = label_affine == IMAGE
-        is_valid = _fits(image, label, files.label_path, "label", on_issue, is_same) and is_valid
+        is_valid = check_grid(image, label, files.label_path, "label", on_issue, is_same) and is_valid
     if image is None or not is_valid:
         return None
     modalities = image.modalities if len(headers) == 1 else len(headers)
     return Volume(files.name, files.image_paths, files.label_path, image.size_xyz, image.spacing_mm, modalities)
 
 
-def _find_niftis_by_name(folder: Path, on_issue: IssueHandler) -> dict[str, Path]:
-    """Name -> path of the NIfTI files, sorted by path."""
-    check_folder(folder, TREE)
+def list_niftis(folder: Path, expected: str, on_issue: IssueHandler) -> dict[str, Path]:
+    """Name -> path of the NIfTI files, sorted by path; DatasetError, with what was expected, if there are none."""
+    check_folder(folder, expected)
     named_paths = ((_get_stem(path), path) for path in _find_niftis(folder))
     paths = index_unique(named_paths, "image-id-twice", "remove one of them", on_issue)
     if not paths:
-        raise DatasetError(f"expected files that end in {NIFTI_SUFFIXES[0]}, found none", where=folder, remedy=TREE)
+        raise DatasetError(f"expected files that end in {NIFTI_SUFFIXES[0]}, found none", where=folder, remedy=expected)
     return paths
 
 
@@ -234,22 +234,26 @@ def _get_stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
-def _fits(
+def check_grid(
     image: Header, other: Header, path: Path, what: str, on_issue: IssueHandler, is_same_affine: bool = False
 ) -> bool:
-    """Whether a label, or a channel of one modality, is on the image's grid; reported if it is not."""
+    """Whether a label, a channel of one modality or a prediction is on the grid of its image; reported if it is not.
+
+    The image of a prediction is its ground truth.
+    """
+    owner = "ground truth" if what == "prediction" else "image"
     expected, got = (" x ".join(map(str, (*h.shape, h.modalities))) for h in (image, other))
     if other.modalities != 1 or other.shape != image.shape or (what == "channel" and image.modalities != 1):
-        problem = f"expected a {what} of the size of its image, {expected}, got {got}"
+        problem = f"expected a {what} of the size of its {owner}, {expected}, got {got}"
         on_issue("size-differs", DatasetError(problem, where=path))
         return False
     if not is_same_affine and (distance := _compute_distance(image, other)) > AFFINE_TOLERANCE:
-        problem = f"expected a {what} on the grid of its image, its affine puts a corner {distance:.3g} voxels off"
+        problem = f"expected a {what} on the grid of its {owner}, its affine puts a corner {distance:.3g} voxels off"
         if not other.nifti["sform_code"] and not other.nifti["qform_code"]:
             problem = f"{problem}: it has no affine of its own"
         elif np.array_equal(np.abs(other.affine), np.eye(4)):
             problem = f"{problem}: it is the identity, as of a file that was written without one"
-        remedy = "resample it to the image's grid"
+        remedy = f"resample it to the grid of the {owner}"
         if what == "label":
             remedy = (
                 f"if its voxels are in the image's order, label_affine={IMAGE} takes the image's; otherwise {remedy}"
