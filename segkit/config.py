@@ -126,8 +126,8 @@ def _add_data_keys(cfg: CfgNode) -> None:
     # How often "WeightedTrainingSampler" and "WeightedCategoryTrainingSampler" draw the images of a dataset in an
     # epoch: a list of (name of DATASETS.TRAIN, number above 0); 1 for others.
     cfg.DATASETS.TRAIN_REPEAT_FACTOR = cfg.DATASETS.get("TRAIN_REPEAT_FACTOR", [])
-    # Training images that cannot be read and are skipped, with a warning each, before the training ends; 0: the first
-    # one ends it.
+    # Training images that a process may skip in a run, resumed or not, since they cannot be read, with a warning each,
+    # before the training ends; 0: the first one ends it.
     cfg.DATALOADER.MAX_UNREADABLE = 0
     # Seconds that a worker process may take for its images before the training ends; 0: no limit.
     cfg.DATALOADER.TIMEOUT_S = 600

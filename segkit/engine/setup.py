@@ -63,9 +63,13 @@ def read_config(config_file: str | Path = "", opts: Sequence[str] = (), *, train
         remedy = suggest(name, names, f"choose one of {', '.join(names)}")
         raise ConfigError(f"MODEL.META_ARCHITECTURE {name!r} is unknown", remedy=remedy)
     try:
-        torch.device(cfg.MODEL.DEVICE)
+        device = torch.device(cfg.MODEL.DEVICE)
     except RuntimeError as error:
         raise ConfigError(f"MODEL.DEVICE {cfg.MODEL.DEVICE!r} is unknown", remedy="choose cuda or cpu") from error
+    if device.type == "meta":
+        raise ConfigError(
+            "MODEL.DEVICE 'meta' computes nothing: its tensors have no values", remedy="choose cuda or cpu"
+        )
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():  # cuda is Detectron2's default
         logger.warning("MODEL.DEVICE is %s, but this machine has no CUDA device: running on the CPU", cfg.MODEL.DEVICE)
         cfg.MODEL.DEVICE = "cpu"

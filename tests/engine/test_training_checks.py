@@ -41,6 +41,20 @@ def prepare(architecture: list[str], *options: str, train: str = "('t_checks',)"
     return prepare_config(opts=[*architecture, "DATASETS.TRAIN", train, "DATASETS.TEST", test, *options])
 
 
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("meta", "MODEL.DEVICE 'meta' computes nothing: its tensors have no values; choose cuda or cpu"),
+        ("gpu", "MODEL.DEVICE 'gpu' is unknown; choose cuda or cpu"),
+    ],
+)
+def test_devices_that_train_nothing_are_refused(device: str, message: str, toy_copy: Path) -> None:
+    register_instances(toy_copy, lambda content: None)
+    with pytest.raises(ConfigError) as error:
+        prepare(MASK_RCNN, "MODEL.DEVICE", device)
+    assert str(error.value) == message
+
+
 @pytest.mark.parametrize("filters", ["True", "False"])
 def test_crowds_alone_are_no_training_data(filters: str, toy_copy: Path) -> None:
     register_instances(toy_copy, set_crowds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -18,6 +18,8 @@ STORE_IS_SERVED = "TORCHELASTIC_USE_AGENT_STORE"  # "True": torchrun's agent hol
 LOOPBACK, MAX_PORT = "127.0.0.1", 2**16 - 1
 # A Slurm job's port: below those that Linux gives to outgoing connections (from 32768).
 FIRST_PORT, PORTS = 15000, 17000
+# More are a mistake: every process loads torch and the dataset before it sees that there are fewer GPUs.
+PROCESSES_PER_CPU = 4
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def plan_launch(
         The plan.
 
     Raises:
-        ConfigError: variables are missing or no numbers, or contradict each other or the arguments.
+        ConfigError: variables are missing or no numbers, or contradict each other or the arguments, or `num_gpus` is
+            above `PROCESSES_PER_CPU` times the CPUs.
     """
     variables = os.environ if environment is None else environment
     has_slurm_tasks = bool(variables.get("SLURM_PROCID")) and _read_slurm_tasks(variables) > 1
@@ -139,8 +142,8 @@ def _read_torchrun(variables: Mapping[str, str]) -> LaunchPlan:
     needed = (*RANK_VARIABLES, ADDRESS, PORT)
     missing = [name for name in needed if not variables.get(name)]
     if missing:
-        present = ", ".join(name for name in needed if name not in missing)
-        problem = f"{present} are set, but {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not"
+        present = [name for name in needed if name not in missing]
+        problem = f"{_join_names(present)} set, but {_join_names(missing)} not"
         raise ConfigError(problem, remedy="start with torchrun, which sets them all, or unset them")
     rank, local_rank, world_size, local_world_size = (_read_number(variables, name) for name in RANK_VARIABLES)
     _check_order(("RANK", rank), ("WORLD_SIZE", world_size))
@@ -229,6 +232,10 @@ def _plan_spawn(
     for flag, number in (("--num-gpus", local), ("--num-machines", machines)):
         if number < 1:
             raise ConfigError(f"expected at least 1, got {number}", where=flag)
+    most = PROCESSES_PER_CPU * (os.cpu_count() or 1)
+    if local > most:
+        problem = f"expected at most {most} processes, {PROCESSES_PER_CPU} for each CPU of this machine, got {local}"
+        raise ConfigError(problem, where="--num-gpus", remedy="start one process per GPU")
     machine_rank = machine_rank or 0
     if machine_rank < 0:
         raise ConfigError(f"expected at least 0, got {machine_rank}", where="--machine-rank")
@@ -249,6 +256,11 @@ def _plan_spawn(
     if parts.scheme != "tcp" or not parts.hostname or not port:
         raise ConfigError(f"expected tcp://HOST:PORT or auto, got {dist_url!r}", where="--dist-url")
     return replace(plan, address=parts.hostname, port=port)
+
+
+def _join_names(names: Sequence[str]) -> str:
+    """One "is", two "and ... are", more with commas before the last."""
+    return f"{names[0]} is" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} are"
 
 
 def _find(variables: Mapping[str, str], *names: str) -> str:

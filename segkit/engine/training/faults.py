@@ -80,12 +80,13 @@ class FaultGuard:
 
     Attributes:
         skipped: number of steps that were skipped.
+        unreadable: images that a process has skipped since the beginning of the run; of the worst process.
     """
 
     def __init__(self, output_dir: Path, most_skipped: int, rank: int, lag: int, most_unreadable: int = 0) -> None:
         self.output_dir, self.most_skipped, self.most_unreadable = output_dir, most_skipped, most_unreadable
         self.rank = rank
-        self.skipped = self._files = 0
+        self.skipped = self.unreadable = self._files = 0
         self._recent: deque[_Step] = deque(maxlen=lag + 1)
 
     def remember(self, iteration: int, parts: Sequence[Any], losses: Sequence[Any], lr: float) -> None:
@@ -110,6 +111,7 @@ class FaultGuard:
         Raises:
             TrainingError: too many steps were skipped, or too many images cannot be read.
         """
+        self.unreadable = flags.unreadable
         if self.most_unreadable and flags.unreadable > self.most_unreadable:
             problem = f"a process has skipped {flags.unreadable} images that cannot be read"
             remedy = "the log names them: run `segkit data check`, or raise DATALOADER.MAX_UNREADABLE"

@@ -18,6 +18,7 @@ from segkit.utils.text import suggest
 logger = logging.getLogger(__name__)
 
 POLY = "WarmupPolyLR"
+MAX_FACTOR = 1000  # between the batch and SOLVER.REFERENCE_BATCH: Goyal et al. 2017 went to 32
 SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR", POLY)
 
 
@@ -73,7 +74,7 @@ def scale_schedule(cfg: CfgNode, processes: int) -> CfgNode:
         The config itself if nothing is to be scaled, otherwise a copy.
 
     Raises:
-        ConfigError: both references are given, or the reference does not divide the batch.
+        ConfigError: both references are given, the reference does not divide the batch, or is no likely batch.
     """
     solver = cfg.SOLVER
     batch, reference, world_size = solver.IMS_PER_BATCH, solver.REFERENCE_BATCH, solver.REFERENCE_WORLD_SIZE
@@ -85,6 +86,13 @@ def scale_schedule(cfg: CfgNode, processes: int) -> CfgNode:
         raise ConfigError(problem, remedy="set it to the number of processes that the config is for")
     if world_size > 0:
         return DefaultTrainer.auto_scale_workers(cfg, processes)
+    if reference > 0 and not 1 / MAX_FACTOR <= batch / reference <= MAX_FACTOR:
+        problem = (
+            f"SOLVER.REFERENCE_BATCH {reference} is more than {MAX_FACTOR} times away from SOLVER.IMS_PER_BATCH {batch}"
+        )
+        raise ConfigError(
+            problem, remedy="set it to the images of a step that the config is made for, 16 for most recipes"
+        )
     return _scale(cfg, batch / reference) if reference > 0 and reference != batch else cfg
 
 

@@ -108,6 +108,7 @@ class Trainer(TrainerParts):
         self.stop_request = StopRequest()
         self._stop_signal, self.data_seconds = 0, 0.0
         self._saved_iter = -1
+        self._unreadable_before = 0  # images skipped before a resume
         categories = load_dataset(cfg.DATASETS.TRAIN[0]).categories
         classes = CategoriesInCheckpoint(categories, cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS, cfg.PLUGINS)
         states: dict[str, Any] = {"trainer": weakref.proxy(self), "segkit": classes}
@@ -171,7 +172,7 @@ class Trainer(TrainerParts):
             self.data_seconds += time.perf_counter() - begin
             self.statistics.keep(self.iter)
             with heads_logging(self.ends_period()):
-                reports = self.stop_request.number, len(self.loader.unreadable)
+                reports = self.stop_request.number, self._count_unreadable()
                 self.last_step = result = self.step(self.iter, parts, *reports)
         except RuntimeError as error:
             if (problem := self.loader.explain(error)) is None:
@@ -210,6 +211,7 @@ class Trainer(TrainerParts):
             "data": self.loader.state_dict(),
             "optimizer": save_optimizer(self.optimizer),
             "skipped": self.faults.skipped,
+            "unreadable": max(self.faults.unreadable, self._count_unreadable()),
         }
         return {**state, "scheduler": self.scheduler.state_dict(), "scaler": self.step.scaler.state_dict()}
 
@@ -229,6 +231,7 @@ class Trainer(TrainerParts):
         super().load_state_dict(dict(state))
         self._saved_iter = self.iter
         self.seed, self.faults.skipped = state["seed"], state["skipped"]
+        self._unreadable_before = state.get("unreadable", 0)  # older states do not have it
         if state["processes"] != comm.get_world_size():
             text = "the checkpoint is of %d processes, now there are %d: the images stay the same, in other shares"
             logger.warning(text, state["processes"], comm.get_world_size())
@@ -236,6 +239,10 @@ class Trainer(TrainerParts):
         load_optimizer(self.optimizer, state["optimizer"])
         load_scheduler(self.scheduler, state["scheduler"], self.iter + 1)
         self.step.scaler.load_state_dict(state["scaler"])
+
+    def _count_unreadable(self) -> int:
+        """Images that this process has skipped since the beginning of the run, because they cannot be read."""
+        return self._unreadable_before + len(self.loader.unreadable)
 
     def _read_flags(self, everything: bool = False) -> None:
         for flags in self.flags.read(everything):

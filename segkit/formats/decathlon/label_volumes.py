@@ -61,7 +61,7 @@ def read_label_task(
     return LabelTask(label_folder, known, frozenset(ignored), find_tolerance(tolerance_mm, root))
 
 
-def list_label_volumes(folder: Path, on_issue: IssueHandler = raise_issue) -> dict[str, Path]:
+def list_label_volumes(folder: str | Path, on_issue: IssueHandler = raise_issue) -> dict[str, Path]:
     """List the volumes of a folder.
 
     Args:
@@ -74,10 +74,10 @@ def list_label_volumes(folder: Path, on_issue: IssueHandler = raise_issue) -> di
     Raises:
         DatasetError: The folder is missing or has no NIfTI.
     """
-    return list_niftis(folder, "expected a folder of label volumes, <volume>.nii.gz", on_issue)
+    return list_niftis(Path(folder), "expected a folder of label volumes, <volume>.nii.gz", on_issue)
 
 
-def read_label_volume(path: Path, like: Path | None = None) -> tuple[Labels, tuple[float, float, float]]:
+def read_label_volume(path: str | Path, like: str | Path | None = None) -> tuple[Labels, tuple[float, float, float]]:
     """Read a label volume.
 
     Args:
@@ -90,9 +90,10 @@ def read_label_volume(path: Path, like: Path | None = None) -> tuple[Labels, tup
     Raises:
         DatasetError: The file is missing or damaged, holds no labels, or is not on the grid of `like`.
     """
+    path = Path(path)
     header = read_header(path)
     if like is not None:
-        check_grid(read_header(like), header, path, "prediction", raise_issue)
+        check_grid(read_header(Path(like)), header, path, "prediction", raise_issue)
     elif header.modalities != 1:
         raise DatasetError(f"expected one label per voxel, got {header.modalities}", where=path)
     return to_labels(read_voxels(path)[..., 0], path), header.spacing_mm

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+import os
 
+import pytest
+import torch
+
+from segkit.engine.distributed.joining import find_gpu
 from segkit.engine.distributed.launch_plan import LaunchPlan, expand_hosts, plan_launch
 from segkit.utils.errors import ConfigError
 
+MOST = 4 * (os.cpu_count() or 1)
 TORCHRUN = {
     "RANK": "3",
     "LOCAL_RANK": "1",
@@ -64,6 +69,36 @@ def test_a_slurm_job_of_one_task_starts_its_own_processes() -> None:
     assert plan_launch(4, environment=variables).launcher == "spawn"
 
 
+@pytest.mark.parametrize(
+    ("visible", "variables", "gpu"),
+    [
+        (1, {"SLURM_GPUS_PER_TASK": "1"}, 0),  # Slurm shows each task its own GPU
+        (1, {"SLURM_TRES_PER_TASK": "cpu:8,gres/gpu:1"}, 0),
+        (2, {"SLURM_GPUS_PER_TASK": "1"}, 1),  # Slurm shows all GPUs of the machine to each task
+        (2, {}, 1),
+        (1, {}, None),
+        (0, {"SLURM_GPUS_PER_TASK": "1"}, None),
+    ],
+)
+def test_the_gpu_of_a_slurm_task(
+    visible: int, variables: dict[str, str], gpu: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**SLURM, **variables, "CUDA_VISIBLE_DEVICES": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    plan = plan_launch()
+    assert (plan.launcher, plan.local_rank) == ("slurm", 1)
+    if gpu is not None:
+        assert find_gpu(plan) == gpu
+        return
+    with pytest.raises(
+        ConfigError, match=rf"MODEL.DEVICE is cuda, but .* has {visible} GPUs for 2 processes; start one"
+    ):
+        find_gpu(plan)
+
+
 def test_detectron2s_arguments() -> None:
     assert plan_launch(environment={}) == LaunchPlan("single", 0, 0, 1, 1)
     assert plan_launch(2, environment={}) == LaunchPlan("spawn", 0, 0, 2, 2, "127.0.0.1", 0, store_is_served=True)
@@ -108,7 +143,14 @@ def test_arguments_that_contradict_the_launcher(
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"RANK": "0", "WORLD_SIZE": "2"}, "RANK, WORLD_SIZE are set, but LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR"),
+        (
+            {"RANK": "0", "WORLD_SIZE": "2"},
+            "RANK and WORLD_SIZE are set, but LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT are not",
+        ),
+        (
+            {"LOCAL_RANK": "0"},
+            "LOCAL_RANK is set, but RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT are not",
+        ),
         ({**TORCHRUN, "MASTER_PORT": ""}, "MASTER_PORT is not; start with torchrun"),
         ({**TORCHRUN, "RANK": "four"}, "RANK: expected a number of at least 0, got 'four'"),
         ({**TORCHRUN, "MASTER_PORT": "70000"}, "MASTER_PORT: expected a number from 0 to 65535, got '70000'"),
@@ -140,6 +182,7 @@ def test_variables_that_contradict_each_other(variables: dict[str, str], message
     ("arguments", "message"),
     [
         ((0,), "--num-gpus: expected at least 1, got 0"),
+        ((1_000_000,), f"--num-gpus: expected at most {MOST} processes, 4 for each CPU of this machine, got 1000000"),
         ((1, 2), "--num-machines is 2, but --dist-url does not say where the machines meet"),
         ((1, 2, 2, "tcp://a:1"), "--machine-rank is 2, but --num-machines is 2"),
         ((1, 2, -1, "tcp://a:1"), "--machine-rank: expected at least 0, got -1"),

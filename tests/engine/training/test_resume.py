@@ -101,3 +101,15 @@ def test_precise_statistics_of_a_resumed_training_are_those_of_one_that_was_not_
     resumed = train(build_config(toy_folder, tmp_path, **options), resume=True)
     assert resumed.start_iter == 2
     assert compare_weights(whole.model, resumed.model) == []
+
+
+def test_the_budget_of_unreadable_images_goes_on(toy_folder: Path, tmp_path: Path) -> None:
+    def skip_one(trainer: Trainer) -> None:
+        trainer.loader.unreadable.append("a.png: expected an image, got text")
+
+    values = {"DATALOADER__MAX_UNREADABLE": 3, "SOLVER__CHECKPOINT_PERIOD": 2}
+    train(build_config(toy_folder, tmp_path, **values, SOLVER__MAX_ITER=2), after_step=skip_one)
+    state = torch.load(tmp_path / "model_final.pth", weights_only=True)["trainer"]
+    assert state["unreadable"] == 2
+    with pytest.raises(TrainingError, match="a process has skipped 4 images that cannot be read"):
+        train(build_config(toy_folder, tmp_path, **values, SOLVER__MAX_ITER=8), resume=True, after_step=skip_one)

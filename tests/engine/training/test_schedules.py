@@ -75,6 +75,11 @@ def test_detectron2s_reference_keeps_its_meaning() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (
+            "SOLVER.REFERENCE_BATCH 1000000000",
+            "REFERENCE_BATCH 1000000000 is more than 1000 times away from SOLVER.IMS_",
+        ),
+        ("SOLVER.IMS_PER_BATCH 16016 SOLVER.REFERENCE_BATCH 16", "REFERENCE_BATCH 16 is more than 1000 times away"),
         ("SOLVER.REFERENCE_BATCH 16 SOLVER.REFERENCE_WORLD_SIZE 2", "both scale the schedule; set one of them to 0"),
         ("SOLVER.REFERENCE_WORLD_SIZE 3", r"REFERENCE_WORLD_SIZE 3 does not divide SOLVER\.IMS_PER_BATCH 4"),
     ],
