@@ -10,9 +10,10 @@ from pathlib import Path
 
 from detectron2.config import CfgNode, downgrade_config, get_cfg, upgrade_config
 from detectron2.config.compat import guess_version
+from detectron2.projects.point_rend import add_pointrend_config
 
 import segkit
-from segkit.structures.architecture_spec import ALL_COUNTS, get_architecture_spec
+from segkit.structures.architecture_spec import ALL_COUNTS, get_class_counts
 from segkit.utils.config_files import find_config_file, read_config_file
 from segkit.utils.errors import ConfigError
 from segkit.utils.plugins import add_plugin_keys, get_plugin_names, require_plugins
@@ -77,9 +78,9 @@ def check_class_counts(cfg: CfgNode) -> None:
         cfg: a config with MODEL.META_ARCHITECTURE.
 
     Raises:
-        ConfigError: a count is still to be taken from a dataset.
+        ConfigError: a count is still to be taken from a dataset, or two heads need different ones.
     """
-    for key in get_architecture_spec(cfg.MODEL.META_ARCHITECTURE).class_counts:
+    for key in get_class_counts(cfg):
         parent, _, leaf = key.rpartition(".")
         if attrgetter(parent)(cfg).get(leaf) == FROM_DATASET:
             raise ConfigError(
@@ -161,6 +162,11 @@ def _add_model_keys(cfg: CfgNode) -> None:
     _add_deeplab_keys(cfg)
     # Weight of the soft Dice loss beside the cross-entropy, in DiceMaskHead.
     cfg.MODEL.ROI_MASK_HEAD.DICE_WEIGHT = 1.0
+    # MaskScoringHead: weight of its loss, channels of its convolutions and of its linear layers.
+    cfg.MODEL.ROI_MASK_HEAD.MASK_IOU = CfgNode({"LOSS_WEIGHT": 1.0, "CONV_DIM": 256, "FC_DIM": 1024})
+    # PointRend, see detectron2/projects/point_rend/config.py.
+    if "POINT_HEAD" not in cfg.MODEL:
+        add_pointrend_config(cfg)
     # build_torchvision_fpn_backbone: any torchvision classification network with strides 4, 8, 16, 32.
     # WEIGHTS: name of torchvision weights ("DEFAULT", "IMAGENET1K_V2"), downloaded by torchvision; "": random.
     cfg.MODEL.TORCHVISION = CfgNode({"NAME": "mobilenet_v3_large", "WEIGHTS": ""})
@@ -284,6 +290,9 @@ def _add_test_keys(cfg: CfgNode) -> None:
     # Metric by which model_best.pth is chosen, higher is better: its name ("segm/AP") or the end of it ("AP50");
     # "auto": PQ, else mask AP, else mIoU, else the first one; "": no model_best.pth.
     cfg.TEST.BEST_METRIC = "auto"
+    # How evaluation and prediction compute, the same up to rounding: batch norms are multiplied into the convolutions
+    # before them, feature maps are in NHWC order, and the parts that MODEL.COMPILE names run by torch.compile.
+    cfg.TEST.INFERENCE = CfgNode({"FOLD_BATCH_NORMS": True, "CHANNELS_LAST": False, "COMPILE": False})
     # Also compute boundary PQ, AP and IoU (Cheng et al. 2021); they take about as long as all other metrics.
     cfg.TEST.BOUNDARY = False
     # Save the heads' outputs to OUTPUT_DIR/inference/<dataset>/head_outputs at each evaluation, for `segkit fuse`, with

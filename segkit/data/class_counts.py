@@ -8,7 +8,7 @@ from typing import Any
 from segkit.config import FROM_DATASET
 from segkit.data.dataset import Dataset
 from segkit.structures import CategorySet
-from segkit.structures.architecture_spec import ALL_COUNTS, get_architecture_spec
+from segkit.structures.architecture_spec import ALL_COUNTS, get_class_counts
 from segkit.utils.errors import ConfigError
 
 
@@ -89,7 +89,7 @@ def resolve_for_categories(cfg: Any, categories: CategorySet, channels: str, nam
         "things": (len(categories.things), "its thing classes"),
         "semantic_channels": (len(space.names), why_channels),
     }
-    used = get_architecture_spec(cfg.MODEL.META_ARCHITECTURE).class_counts
+    used = get_class_counts(cfg)
     for key, kind in {**ALL_COUNTS, **used}.items():
         expected, reason = counts[kind]
         parent, _, leaf = key.rpartition(".")

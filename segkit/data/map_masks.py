@@ -76,6 +76,17 @@ class MapMasks(BitMasks):
         cropped: torch.Tensor = ROIAlign((mask_size, mask_size), 1.0, 0, aligned=True)(masks, rois).squeeze(1)
         return cropped >= 0.5
 
+    def area(self) -> torch.Tensor:
+        """Count the pixels of each mask, as `PolygonMasks.area` does.
+
+        Returns:
+            (R,) int64.
+        """
+        areas_px = (
+            torch.stack([(self.numbers == value).sum() for value in self.values]) if len(self.values) else self.rows
+        )
+        return areas_px[self.rows]
+
     @staticmethod
     def cat(bitmasks_list: Sequence[BitMasks]) -> BitMasks:
         """Concatenate masks of images of one size.

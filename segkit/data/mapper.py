@@ -25,7 +25,7 @@ from segkit.data.label_counts import THREADS, LabelCounts, count_record
 from segkit.data.loaders.readers import find_image
 from segkit.formats.image_io import open_image, read_image_size
 from segkit.structures import IGNORE_LABEL, CategorySet, SemanticSpace
-from segkit.structures.architecture_spec import Target, get_architecture_spec
+from segkit.structures.architecture_spec import Target, get_architecture_spec, get_head_specs
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.plugins import get_plugin_sources, load_plugins
 
@@ -44,7 +44,7 @@ class SegkitMapper:
     Geometric augmentations move the image and the panoptic map (nearest pixel); copy-paste paints into both. Masks,
     tight boxes and sem_seg are derived from the resulting map: they always agree, and masks never overlap. If the
     record has annotations (which may overlap), masks and boxes come from these, moved likewise. Polygons stay polygons
-    unless augmentations cut objects.
+    unless augmentations cut objects or `bitmasks` is set.
 
     Crowds are no instances; in sem_seg they have their category's channel ("one": the channel of all things). Void and
     padded pixels are `IGNORE_LABEL`, and in no mask. Instances without a pixel are left out. Random numbers come from
@@ -64,6 +64,7 @@ class SegkitMapper:
         center_targets: derives further targets from the map; None: no such targets.
         drafts: in training, decode a JPEG at 1/2, 1/4 or 1/8 of its size if it is not smaller than it is after the
             resize, which must be the first augmentation. Its pixels differ by less than 1 of 255 in the mean.
+        bitmasks: turn polygons into BitMasks.
 
     Raises:
         ValueError: there are too many semantic channels.
@@ -82,6 +83,7 @@ class SegkitMapper:
         targets: Collection[Target] = ("instances", "semantic"),
         center_targets: CenterTargets | None = None,
         drafts: bool = False,
+        bitmasks: bool = False,
     ) -> None:
         if len(space.names) > IGNORE_LABEL:
             raise ValueError(f"space must have at most {IGNORE_LABEL} channels, got {len(space.names)}")
@@ -91,8 +93,10 @@ class SegkitMapper:
         self.center_targets = center_targets
         self.most_skipped, self._skipped = most_skipped, 0
         self.drafts = drafts and is_train and bool(augmentations) and isinstance(augmentations[0], SafeResize)
-        self.cuts = copy_paste is not None or any(
-            isinstance(a, LargeScaleJitter) or "Crop" in type(a).__name__ for a in augmentations
+        self.as_masks = (
+            bitmasks
+            or copy_paste is not None
+            or any(isinstance(a, LargeScaleJitter) or "Crop" in type(a).__name__ for a in augmentations)
         )
 
     @classmethod
@@ -128,6 +132,7 @@ class SegkitMapper:
             targets=targets,
             center_targets=CenterTargets.from_config(cfg) if "centers" in targets else None,
             drafts=cfg.INPUT.DRAFT_JPEG,
+            bitmasks=cfg.INPUT.MASK_FORMAT == "bitmask" or any(head.needs_bitmasks for head in get_head_specs(cfg)),
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -194,7 +199,7 @@ class SegkitMapper:
         annotated = None
         if self.is_train and "annotations" in record:
             size_hw = scene.image.shape[0], scene.image.shape[1]
-            annotated = build_annotated_instances(record["annotations"], transforms, size_hw, self.cuts)
+            annotated = build_annotated_instances(record["annotations"], transforms, size_hw, self.as_masks)
         return Sample(scene.image, scene.segment_map, annotated)
 
     def _augment_draft(self, record: Record, segment_map: SegmentMap | None) -> tuple[Scene, T.TransformList]:

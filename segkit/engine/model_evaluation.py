@@ -19,6 +19,7 @@ from segkit.config import with_segkit_keys
 from segkit.data.catalog import load_dataset
 from segkit.data.class_counts import get_thing_channels
 from segkit.data.ground_truth import GroundTruth
+from segkit.engine.inference_options import faster_inference
 from segkit.engine.outcome import GRID, get_exports_folder, get_report_folder, write_report
 from segkit.engine.training.data import build_mapper, limit_workers
 from segkit.evaluation import build_evaluators as build_dataset_evaluators
@@ -62,7 +63,7 @@ def evaluate_model(
         folder = get_exports_folder(cfg, name)
         evaluator = evaluators or (build_evaluators or build_evaluator)(cfg, name)
         saving = fusing_saved_values(model, cfg.TEST.KEEP_LOGITS) if cfg.TEST.SAVE_HEADS else nullcontext()
-        with saving:
+        with saving, faster_inference(cfg, model):
             loader = (build_loader or build_test_loader)(cfg, name)
             dataset_results = inference_on_dataset(model, loader, evaluator)
         if comm.is_main_process():

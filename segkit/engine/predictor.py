@@ -23,6 +23,7 @@ from segkit.data.class_counts import choose_thing_channels, resolve_for_categori
 from segkit.data.mapper import convert_pixels
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, load_saved_classes
 from segkit.engine.image_inputs import find_images, find_root
+from segkit.engine.inference_options import apply_inference_options
 from segkit.evaluation import predictions, samples
 from segkit.evaluation.semantic import argmax_channels
 from segkit.formats import coco, png
@@ -41,7 +42,8 @@ PNG_FOLDERS = (OVERLAYS, PANOPTIC, LABELS)
 class Predictor:
     """A model in evaluation mode, with its weights, its resizing and its categories.
 
-    The categories are those that segkit's training saved in the weights, otherwise those of DATASETS.TEST or TRAIN.
+    The model computes as TEST.INFERENCE says, so the names of its weights are not those of checkpoints. The categories
+    are those that segkit's training saved in the weights, otherwise those of DATASETS.TEST or TRAIN.
 
     Args:
         cfg: config of `segkit.engine.setup.read_config`, with MODEL.WEIGHTS.
@@ -61,6 +63,7 @@ class Predictor:
         self.space = self.categories.build_semantic_space(self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS)
         self.model = build_model(self.cfg).eval()
         SafeCheckpointer(self.model).load_for_inference(cfg.MODEL.WEIGHTS)
+        apply_inference_options(self.cfg, self.model)
         size = [self.cfg.INPUT.MIN_SIZE_TEST] * 2
         self.resize = SafeResize(size, self.cfg.INPUT.MAX_SIZE_TEST)
 

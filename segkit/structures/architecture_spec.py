@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+from segkit.utils.errors import ConfigError
 
 Target = Literal["instances", "semantic", "panoptic", "centers"]
 Count = Literal["things", "semantic_channels"]
@@ -13,7 +15,8 @@ Output = Literal["instances", "sem_seg", "panoptic_seg", "head_outputs"]
 ROI_HEADS: dict[str, Count] = {"MODEL.ROI_HEADS.NUM_CLASSES": "things"}
 RETINANET: dict[str, Count] = {"MODEL.RETINANET.NUM_CLASSES": "things"}
 SEMANTIC_HEAD: dict[str, Count] = {"MODEL.SEM_SEG_HEAD.NUM_CLASSES": "semantic_channels"}
-ALL_COUNTS: dict[str, Count] = {**ROI_HEADS, **RETINANET, **SEMANTIC_HEAD}
+POINT_HEAD: dict[str, Count] = {"MODEL.POINT_HEAD.NUM_CLASSES": "things"}
+ALL_COUNTS: dict[str, Count] = {**ROI_HEADS, **RETINANET, **SEMANTIC_HEAD, **POINT_HEAD}
 PANOPTIC: tuple[Output, ...] = ("instances", "sem_seg", "panoptic_seg")
 
 
@@ -49,7 +52,23 @@ class ArchitectureSpec:
     crops_after_resize: bool = False
 
 
+@dataclass(frozen=True)
+class HeadSpec:
+    """What a head needs beside what its architecture needs. A head without a spec needs nothing.
+
+    Attributes:
+        name: the value of MODEL.ROI_MASK_HEAD.NAME or MODEL.SEM_SEG_HEAD.NAME.
+        class_counts: as in ArchitectureSpec, for config keys of its own.
+        needs_bitmasks: it trains on BitMasks alone, not on polygons.
+    """
+
+    name: str
+    class_counts: Mapping[str, Count] = field(default_factory=dict)
+    needs_bitmasks: bool = False
+
+
 _specs: dict[str, ArchitectureSpec] = {}
+_heads: dict[str, HeadSpec] = {}
 
 
 def register_architecture(spec: ArchitectureSpec) -> None:
@@ -73,3 +92,48 @@ def get_architecture_spec(name: str) -> ArchitectureSpec:
     """
     usual: tuple[Target, ...] = ("instances", "semantic", "panoptic")
     return _specs.get(name) or ArchitectureSpec(name, usual, get_args(Output), ROI_HEADS, needs_targets=False)
+
+
+def register_head(spec: HeadSpec) -> None:
+    """Add a head to the registry; a head of the same name is replaced.
+
+    Args:
+        spec: the facts about one head.
+    """
+    _heads[spec.name] = spec
+
+
+def get_head_specs(cfg: Any) -> list[HeadSpec]:
+    """Look up the heads of a config.
+
+    Args:
+        cfg: a config with MODEL.META_ARCHITECTURE; the heads count that its architecture has.
+
+    Returns:
+        The specs of its mask head and semantic head, if they are registered.
+    """
+    counts = get_architecture_spec(cfg.MODEL.META_ARCHITECTURE).class_counts
+    names = [cfg.MODEL.ROI_MASK_HEAD.NAME] if {*ROI_HEADS} & {*counts} and cfg.MODEL.MASK_ON else []
+    names += [cfg.MODEL.SEM_SEG_HEAD.NAME] if {*SEMANTIC_HEAD} & {*counts} else []
+    return [_heads[name] for name in names if name in _heads]
+
+
+def get_class_counts(cfg: Any) -> dict[str, Count]:
+    """Collect the class counts of a config's architecture and of its heads.
+
+    Args:
+        cfg: a config with MODEL.META_ARCHITECTURE.
+
+    Returns:
+        Config key -> what it counts.
+
+    Raises:
+        ConfigError: two heads use one key for different counts.
+    """
+    counts = dict(get_architecture_spec(cfg.MODEL.META_ARCHITECTURE).class_counts)
+    for head in get_head_specs(cfg):
+        for key, kind in head.class_counts.items():
+            if counts.setdefault(key, kind) != kind:
+                problem = f"{key} cannot be the number of {counts[key]} and of {kind}, as {head.name} needs it"
+                raise ConfigError(problem, remedy="choose another mask head or another semantic head")
+    return counts

@@ -15,7 +15,8 @@ THINGS, SEMANTIC = 7, 6
 STANDARD, CASCADE = "StandardROIHeads", "CascadeROIHeads"
 
 
-def small_config(arch: str, roi_heads: str = STANDARD) -> Any:
+def small_config(arch: str, roi_heads: str = STANDARD, **values: Any) -> Any:
+    """`values`: config keys with "__" in the place of dots."""
     cfg = load_config()
     cfg.merge_from_list(
         f"""MODEL.DEVICE cpu MODEL.META_ARCHITECTURE {arch} MODEL.MASK_ON True
@@ -33,21 +34,22 @@ def small_config(arch: str, roi_heads: str = STANDARD) -> Any:
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
     cfg.MODEL.RPN.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
     cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2", "p3", "p4", "p5"]
+    cfg.merge_from_list([word for key, value in values.items() for word in (key.replace("__", "."), value)])
     return cfg
 
 
-def twins(roi_heads: str = STANDARD) -> tuple[Any, Any]:
+def twins(roi_heads: str = STANDARD, **values: Any) -> tuple[Any, Any]:
     """Returns the model of Detectron2 and ours with equal random weights, large enough for many instances."""
     register_models()
     torch.manual_seed(3)
-    theirs = build_model(small_config("PanopticFPN", roi_heads))
+    theirs = build_model(small_config("PanopticFPN", roi_heads, **values))
     with torch.no_grad():
         for name, weight in theirs.named_parameters():
             if any(
                 part in name for part in ("cls_score", "bbox_pred", "mask_head.predictor", "sem_seg_head.predictor")
             ):
                 weight.add_(torch.randn_like(weight) * (0.02 if "bbox_pred" in name else 0.3))
-    ours = build_model(small_config("PanopticRCNN", roi_heads))
+    ours = build_model(small_config("PanopticRCNN", roi_heads, **values))
     ours.load_state_dict(theirs.state_dict(), strict=True)
     return theirs, ours
 

@@ -23,7 +23,7 @@ PARTS = ("backbone", "sem_seg_head", "proposal_generator.rpn_head")
 
 
 class CompiledPart:
-    """Compiles a module in place; the names of its weights stay. In evaluation, at many sizes, it is not compiled.
+    """Compiles a module in place, for training or for inference; the names of its weights stay.
 
     If it cannot be compiled, it runs as before, with a warning.
 
@@ -31,20 +31,28 @@ class CompiledPart:
         name: of the module.
         module: the module.
         backend: name of a backend of torch.compile.
+        training: it runs compiled in training mode only; False: in evaluation mode only, by one graph for all sizes.
 
     Attributes:
-        passes: forward passes in training.
+        passes: forward passes in this mode.
         compiled_passes: those in which a compiled graph ran.
         graphs: graphs that were compiled, for new sizes too.
         runs: of compiled graphs; more than one in a pass: the graph was broken.
     """
 
-    def __init__(self, name: str, module: torch.nn.Module, backend: str) -> None:
-        self.name, self.module, self.backend = name, module, lookup_backend(backend)
+    def __init__(self, name: str, module: torch.nn.Module, backend: str, training: bool = True) -> None:
+        self.name, self.module, self.backend, self.training = name, module, lookup_backend(backend), training
         self.passes = self.compiled_passes = self.graphs = self.runs = 0
         self._plain: Callable[..., Any] = module._call_impl
-        self._compiled: Callable[..., Any] | None = torch.compile(self._plain, backend=self._compile)
+        self._compiled: Callable[..., Any] | None = torch.compile(
+            self._plain, backend=self._compile, dynamic=None if training else True
+        )
+        self._before = module._compiled_call_impl
         module._compiled_call_impl = self._call  # as nn.Module.compile does
+
+    def remove(self) -> None:
+        """Let the module run as before."""
+        self.module._compiled_call_impl = self._before
 
     def describe(self) -> str:
         """Returns: a line for the log."""
@@ -52,8 +60,9 @@ class CompiledPart:
         return f"{line}, {self.runs} runs of graphs"
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.module.training or self._compiled is None:
-            self.passes += self.module.training
+        in_mode = self.module.training == self.training
+        if not in_mode or self._compiled is None:
+            self.passes += in_mode
             return self._plain(*args, **kwargs)
         self.passes += 1
         runs = self.runs
@@ -108,14 +117,32 @@ def compile_parts(cfg: CfgNode, model: torch.nn.Module) -> list[CompiledPart]:
     Raises:
         ConfigError: the backend is unknown.
     """
-    if not cfg.MODEL.COMPILE.ENABLED:
-        return []
+    return build_compiled_parts(cfg, model) if cfg.MODEL.COMPILE.ENABLED else []
+
+
+def build_compiled_parts(cfg: CfgNode, model: torch.nn.Module, *, training: bool = True) -> list[CompiledPart]:
+    """Compile the parts of a model that `PARTS` names.
+
+    Args:
+        cfg: config with segkit's keys, for MODEL.COMPILE.BACKEND.
+        model: the model.
+        training: see `CompiledPart`.
+
+    Returns:
+        The parts.
+
+    Raises:
+        ConfigError: the backend is unknown.
+    """
     backends = torch._dynamo.list_backends(exclude_tags=())
     if cfg.MODEL.COMPILE.BACKEND not in backends:
         remedy = suggest(cfg.MODEL.COMPILE.BACKEND, backends, f"choose one of {', '.join(backends)}")
         raise ConfigError(f"MODEL.COMPILE.BACKEND {cfg.MODEL.COMPILE.BACKEND!r} is unknown", remedy=remedy)
     modules = dict(model.named_modules())
-    if cfg.MODEL.ACTIVATION_CHECKPOINTING:  # torch cannot compile the context that keeps the running statistics
+    if (
+        cfg.MODEL.ACTIVATION_CHECKPOINTING and training
+    ):  # torch cannot compile the context that keeps the running statistics
         logger.warning("MODEL.COMPILE leaves out the backbone, because of MODEL.ACTIVATION_CHECKPOINTING")
         modules.pop("backbone", None)
-    return [CompiledPart(name, modules[name], cfg.MODEL.COMPILE.BACKEND) for name in PARTS if name in modules]
+    found = [(name, modules[name]) for name in PARTS if name in modules]
+    return [CompiledPart(name, module, cfg.MODEL.COMPILE.BACKEND, training) for name, module in found]

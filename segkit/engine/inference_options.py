@@ -1,0 +1,61 @@
+"""TEST.INFERENCE: options that change how a model computes in evaluation and prediction, but not what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from detectron2.config import CfgNode
+
+from segkit.config import with_segkit_keys
+from segkit.engine.training.compiled import build_compiled_parts
+from segkit.modeling.batch_norm_folding import fold_batch_norms
+
+
+def apply_inference_options(cfg: CfgNode, model: torch.nn.Module) -> Callable[[], None]:
+    """Apply TEST.INFERENCE to a model, in place.
+
+    Args:
+        cfg: any config.
+        model: in evaluation mode; DistributedDataParallel is unwrapped. Until the options are taken back, the model
+            must be neither trained nor saved.
+
+    Returns:
+        A function that takes the options back: the weights are the same objects as before.
+
+    Raises:
+        ConfigError: MODEL.COMPILE.BACKEND is unknown.
+    """
+    cfg = with_segkit_keys(cfg)
+    options, inner = cfg.TEST.INFERENCE, getattr(model, "module", model)
+    undo = ExitStack()
+    if options.FOLD_BATCH_NORMS:
+        undo.callback(fold_batch_norms(inner))
+    if options.CHANNELS_LAST and not cfg.MODEL.CHANNELS_LAST:
+        inner.to(memory_format=torch.channels_last)
+        undo.callback(inner.to, memory_format=torch.contiguous_format)
+    if options.COMPILE:
+        for part in build_compiled_parts(cfg, inner, training=False):
+            undo.callback(part.remove)
+    return undo.close
+
+
+@contextmanager
+def faster_inference(cfg: CfgNode, model: torch.nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode and apply TEST.INFERENCE to it, within a block.
+
+    Args:
+        cfg: any config.
+        model: as for `apply_inference_options`.
+
+    Yields:
+        Nothing. At the end the model is in its mode of before, and computes as before.
+    """
+    training = model.training
+    undo = apply_inference_options(cfg, model.eval())
+    try:
+        yield
+    finally:
+        undo()
+        model.train(training)

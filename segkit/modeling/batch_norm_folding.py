@@ -1,0 +1,98 @@
+"""Batch norms multiplied into the convolutions before them, for inference; undone without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import torch
+from detectron2.layers import Conv2d, FrozenBatchNorm2d
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+# Other classes may compute their weights in the forward pass.
+CONVOLUTIONS = (nn.Conv2d, Conv2d)
+
+
+def fold_batch_norms(model: nn.Module) -> Callable[[], int]:
+    """Fold frozen and evaluated batch norms into the convolutions whose outputs they take, in place.
+
+    They are found in Detectron2's Conv2d, behind a convolution in nn.Sequential, and in graphs of torch.fx
+    (torchvision's feature extractors). Outputs change by rounding. Batch norms in training mode stay.
+
+    Args:
+        model: The model. Until the batch norms are back it must be neither trained nor saved.
+
+    Returns:
+        A function that puts the weights and batch norms back, the same objects, and returns their number.
+    """
+    folded: list[tuple[nn.Module, nn.Module, str, nn.Module, nn.Parameter, nn.Parameter | None]] = []
+    for conv, parent, name in [*_find_pairs(model)]:
+        norm = getattr(parent, name)
+        folded.append((conv, parent, name, norm, conv.weight, conv.bias))
+        conv.weight, conv.bias = _fold(conv, norm)
+        setattr(parent, name, None if parent is conv else nn.Identity())
+
+    def unfold() -> int:
+        count = len(folded)
+        while folded:
+            conv, parent, name, norm, conv.weight, conv.bias = folded.pop()  # type: ignore[assignment]
+            setattr(parent, name, norm)
+        return count
+
+    return unfold
+
+
+def _find_pairs(model: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.Module, str]]:
+    """Each convolution with a batch norm behind it: the convolution, and the module and attribute of the batch norm."""
+    for module in model.modules():
+        if type(module) is Conv2d and _is_fixed(module.norm):
+            yield module, module, "norm"
+        elif isinstance(module, nn.Sequential):
+            for (_, first), (name, second) in pairwise(module._modules.items()):
+                if _is_bare(first) and _is_fixed(second):
+                    yield first, module, name  # type: ignore[misc]
+        elif isinstance(module, fx.GraphModule):
+            yield from _find_pairs_of_graph(module)
+
+
+def _find_pairs_of_graph(module: fx.GraphModule) -> Iterator[tuple[nn.Conv2d, nn.Module, str]]:
+    calls = [node for node in module.graph.nodes if node.op == "call_module"]
+    targets = [node.target for node in calls]
+    for node in calls:
+        source = node.args[0] if node.args else None
+        if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) != 1:
+            continue
+        conv, norm = module.get_submodule(str(source.target)), module.get_submodule(str(node.target))
+        if _is_bare(conv) and _is_fixed(norm) and targets.count(source.target) == targets.count(node.target) == 1:
+            parent, _, name = str(node.target).rpartition(".")
+            yield conv, module.get_submodule(parent), name  # type: ignore[misc]
+
+
+def _is_bare(module: nn.Module | None) -> bool:
+    """Whether the output of a module is that of a convolution alone."""
+    bare = getattr(module, "norm", None) is None and getattr(module, "activation", None) is None
+    return type(module) in CONVOLUTIONS and bare
+
+
+def _is_fixed(norm: nn.Module | None) -> bool:
+    """Whether a module is a batch norm whose statistics do not depend on the batch."""
+    if isinstance(norm, _BatchNorm):
+        return not norm.training and norm.running_mean is not None
+    return isinstance(norm, FrozenBatchNorm2d)
+
+
+@torch.no_grad()
+def _fold(conv: nn.Conv2d, norm: nn.Module) -> tuple[nn.Parameter, nn.Parameter]:
+    """Weight and bias of one convolution in the place of both, computed in float64."""
+    mean, variance = norm.running_mean.double(), norm.running_var.double()  # type: ignore[union-attr,operator]
+    scale = (variance + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.double()  # type: ignore[operator]
+    bias = -mean * scale if conv.bias is None else (conv.bias.double() - mean) * scale
+    if norm.bias is not None:
+        bias = bias + norm.bias.double()  # type: ignore[operator]
+    weight = (conv.weight.double() * scale[:, None, None, None]).to(conv.weight)
+    if conv.weight.is_contiguous(memory_format=torch.channels_last):
+        weight = weight.contiguous(memory_format=torch.channels_last)
+    return nn.Parameter(weight, requires_grad=False), nn.Parameter(bias.to(conv.weight), requires_grad=False)

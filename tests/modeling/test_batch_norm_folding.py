@@ -1,0 +1,91 @@
+"""Batch norms in convolutions: outputs within rounding on the same proposals, the same weights afterwards."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.modeling import build_model
+from torch import nn
+
+from segkit.modeling import register_models
+from segkit.modeling.batch_norm_folding import fold_batch_norms
+from tests.helpers.small_models import images, small_config
+
+TOLERANCE = 1e-4  # relative, of logits
+NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
+
+
+def build_with_statistics(**values: Any) -> Any:
+    """A model whose batch norms are no identities."""
+    register_models()
+    torch.manual_seed(0)
+    model = build_model(small_config("PanopticRCNN", MODEL__RPN__POST_NMS_TOPK_TEST=10, **values)).eval()
+    for module in model.modules():
+        if isinstance(module, NORMS):
+            for tensor, low, high in ((module.weight, 0.5, 1.5), (module.running_var, 0.5, 2.0)):
+                tensor.data.uniform_(low, high)
+            for tensor in (module.bias, module.running_mean):
+                tensor.data.uniform_(-0.5, 0.5)
+    return model
+
+
+def count_norms(model: nn.Module) -> int:
+    return sum(isinstance(module, NORMS) for module in model.modules())
+
+
+def compute_heads(model: Any, proposals: Any) -> list[torch.Tensor]:
+    """Every head's logits, on the proposals given or on the model's own, which come last."""
+    batch = model.preprocess_image(images())
+    features = model.backbone(batch.tensor)
+    proposals = proposals or model.proposal_generator(batch, features, None)[0]
+    heads = model.roi_heads
+    maps, boxes = [features[name] for name in heads.box_in_features], [image.proposal_boxes for image in proposals]
+    logits = [*features.values(), *heads.box_predictor(heads.box_head(heads.box_pooler(maps, boxes)))]
+    logits += [heads.mask_head.layers(heads.mask_pooler(maps, boxes)), model.sem_seg_head.layers(features)]
+    return [*logits, proposals]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        # 20 convolutions of a ResNet-18, 8 of the FPN, 3 + 2 + 1 + 1 of the semantic head, 2 of the mask head
+        ({"MODEL__RESNETS__NORM": "FrozenBN", "MODEL__FPN__NORM": "BN", "MODEL__SEM_SEG_HEAD__NORM": "BN"}, 20 + 8 + 7),
+        ({"MODEL__BACKBONE__NAME": "build_torchvision_fpn_backbone", "MODEL__TORCHVISION__NAME": "resnet18"}, 20),
+    ],
+)
+def test_logits_are_equal_up_to_rounding_and_the_weights_come_back(values: dict[str, Any], expected: int) -> None:
+    model = build_with_statistics(**values)
+    before, parameters, norms = copy.deepcopy(model.state_dict()), [*model.parameters()], count_norms(model)
+    with torch.no_grad():
+        *plain, proposals = compute_heads(model, None)
+        unfold = fold_batch_norms(model)
+        assert count_norms(model) == norms - expected
+        *folded, _ = compute_heads(model, proposals)
+    for a, b in zip(plain, folded, strict=True):
+        assert (a - b).abs().max() <= TOLERANCE * a.abs().max()
+    assert unfold() == expected
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert unfold() == 0
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(compute_heads(model, proposals)[:-1], plain, strict=True))
+
+
+def test_only_batch_norms_right_behind_a_convolution_are_folded() -> None:
+    """With a bias, without an affine part; behind another layer; and in training mode."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 3, bias=True), nn.BatchNorm2d(3, affine=False), nn.ReLU(), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1)
+    ).eval()
+    model[1].running_mean.uniform_()
+    x = torch.rand(1, 2, 8, 8)
+    expected = model(x)
+    unfold = fold_batch_norms(model)
+    torch.testing.assert_close(model(x), expected)
+    assert [type(layer).__name__ for layer in model] == ["Conv2d", "Identity", "ReLU", "BatchNorm2d", "Conv2d"]
+    assert unfold() == 1
+    assert fold_batch_norms(model.train())() == 0
