@@ -12,7 +12,7 @@ from segkit.structures.architecture_spec import HeadSpec, register_head
 from segkit.utils.errors import ConfigError
 
 
-class PointRendSemSegHead(point_rend.PointRendSemSegHead):  # type: ignore[misc]
+class PointRendSemSegHead(point_rend.PointRendSemSegHead):
     """Detectron2's head of this name, with errors at build time for configs whose outputs would be wrong.
 
     Args:
