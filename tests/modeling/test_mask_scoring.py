@@ -102,7 +102,9 @@ def test_scores_are_multiplied_by_the_iou_of_the_class_and_masks_stay(agnostic: 
     assert any(0 < iou < 1 for iou in seen[0].flatten().tolist())
     for image, image_ious, plain_image in zip(scored, ious, expected, strict=True):
         assert torch.equal(image.pred_masks, plain_image.pred_masks)
-        of_class = [max(0.0, min(1.0, row[k])) for row, k in zip(image_ious.tolist(), image.pred_classes.tolist(), strict=True)]
+        of_class = [
+            max(0.0, min(1.0, row[k])) for row, k in zip(image_ious.tolist(), image.pred_classes.tolist(), strict=True)
+        ]
         assert image.scores.tolist() == pytest.approx(
             [a * b for a, b in zip(plain_image.scores.tolist(), of_class, strict=True)]
         )
