@@ -166,7 +166,9 @@ def _add_model_keys(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_MASK_HEAD.MASK_IOU = CfgNode({"LOSS_WEIGHT": 1.0, "CONV_DIM": 256, "FC_DIM": 1024})
     # PointRend, see detectron2/projects/point_rend/config.py.
     if "POINT_HEAD" not in cfg.MODEL:
+        max_area = cfg.INPUT.CROP.get("SINGLE_CATEGORY_MAX_AREA", 1.0)  # DeepLab's projects have this key too
         add_pointrend_config(cfg)
+        cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = max_area
     # build_torchvision_fpn_backbone: any torchvision classification network with strides 4, 8, 16, 32.
     # WEIGHTS: name of torchvision weights ("DEFAULT", "IMAGENET1K_V2"), downloaded by torchvision; "": random.
     cfg.MODEL.TORCHVISION = CfgNode({"NAME": "mobilenet_v3_large", "WEIGHTS": ""})
