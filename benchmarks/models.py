@@ -38,7 +38,8 @@ from segkit.engine.inference_options import apply_inference_options
 
 LOGITS_TOLERANCE = 1e-4  # of the largest logit
 MASK_TOLERANCE = 1e-3  # share of pixels: of masks, those within rounding of the threshold
-WEIGHT_NOISE = 0.05  # of the classifiers, so that boxes have classes and scores that differ
+# Standard deviation of noise in weights, so that pixels and boxes have different classes, and scores differ.
+NOISE = {"predict": 0.05, "cls_score": 0.004}
 MIB = 1024**2
 CLASSES = {"ROI_HEADS": 80, "SEM_SEG_HEAD": 54, "POINT_HEAD": 80}
 COUNTS = [word for head, count in CLASSES.items() for word in (f"MODEL.{head}.NUM_CLASSES", str(count))]
@@ -172,8 +173,9 @@ def build_random(cfg: CfgNode) -> torch.nn.Module:
             weight.mul_(0.5)  # frozen norms do not keep the activations of random weights small
         elif name.endswith("norm.running_mean"):
             weight.uniform_(-0.1, 0.1)
-        elif "predict" in name or "cls_score" in name:
-            weight.add_(torch.randn_like(weight) * WEIGHT_NOISE)
+        for part, deviation in NOISE.items():
+            if part in name.replace("box_predictor", ""):
+                weight.add_(torch.randn_like(weight) * deviation)
     return model
 
 
