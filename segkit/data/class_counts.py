@@ -8,7 +8,7 @@ from typing import Any
 from segkit.config import FROM_DATASET
 from segkit.data.dataset import Dataset
 from segkit.structures import CategorySet
-from segkit.structures.architecture_spec import ALL_COUNTS, get_class_counts
+from segkit.structures.architecture_spec import ALL_COUNTS, get_architecture_spec, get_class_counts
 from segkit.utils.errors import ConfigError
 
 
