@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
@@ -26,7 +27,7 @@ def fold_batch_norms(model: nn.Module) -> Callable[[], int]:
     Returns:
         A function that puts the weights and batch norms back, the same objects, and returns their number.
     """
-    folded: list[tuple[nn.Module, nn.Module, str, nn.Module, nn.Parameter, nn.Parameter | None]] = []
+    folded: list[Any] = []  # (convolution, parent of the batch norm, its attribute, batch norm, weight, bias)
     for conv, parent, name in [*_find_pairs(model)]:
         norm = getattr(parent, name)
         folded.append((conv, parent, name, norm, conv.weight, conv.bias))
@@ -36,14 +37,14 @@ def fold_batch_norms(model: nn.Module) -> Callable[[], int]:
     def unfold() -> int:
         count = len(folded)
         while folded:
-            conv, parent, name, norm, conv.weight, conv.bias = folded.pop()  # type: ignore[assignment]
+            conv, parent, name, norm, conv.weight, conv.bias = folded.pop()
             setattr(parent, name, norm)
         return count
 
     return unfold
 
 
-def _find_pairs(model: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.Module, str]]:
+def _find_pairs(model: nn.Module) -> Iterator[tuple[Any, Any, str]]:
     """Each convolution with a batch norm behind it: the convolution, and the module and attribute of the batch norm."""
     for module in model.modules():
         if type(module) is Conv2d and _is_fixed(module.norm):
@@ -51,12 +52,12 @@ def _find_pairs(model: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.Module, str]]:
         elif isinstance(module, nn.Sequential):
             for (_, first), (name, second) in pairwise(module._modules.items()):
                 if _is_bare(first) and _is_fixed(second):
-                    yield first, module, name  # type: ignore[misc]
+                    yield first, module, name
         elif isinstance(module, fx.GraphModule):
             yield from _find_pairs_of_graph(module)
 
 
-def _find_pairs_of_graph(module: fx.GraphModule) -> Iterator[tuple[nn.Conv2d, nn.Module, str]]:
+def _find_pairs_of_graph(module: fx.GraphModule) -> Iterator[tuple[Any, Any, str]]:
     calls = [node for node in module.graph.nodes if node.op == "call_module"]
     targets = [node.target for node in calls]
     for node in calls:
@@ -66,16 +67,16 @@ def _find_pairs_of_graph(module: fx.GraphModule) -> Iterator[tuple[nn.Conv2d, nn
         conv, norm = module.get_submodule(str(source.target)), module.get_submodule(str(node.target))
         if _is_bare(conv) and _is_fixed(norm) and targets.count(source.target) == targets.count(node.target) == 1:
             parent, _, name = str(node.target).rpartition(".")
-            yield conv, module.get_submodule(parent), name  # type: ignore[misc]
+            yield conv, module.get_submodule(parent), name
 
 
-def _is_bare(module: nn.Module | None) -> bool:
+def _is_bare(module: Any) -> bool:
     """Whether the output of a module is that of a convolution alone."""
     bare = getattr(module, "norm", None) is None and getattr(module, "activation", None) is None
     return type(module) in CONVOLUTIONS and bare
 
 
-def _is_fixed(norm: nn.Module | None) -> bool:
+def _is_fixed(norm: Any) -> bool:
     """Whether a module is a batch norm whose statistics do not depend on the batch."""
     if isinstance(norm, _BatchNorm):
         return not norm.training and norm.running_mean is not None
@@ -83,15 +84,15 @@ def _is_fixed(norm: nn.Module | None) -> bool:
 
 
 @torch.no_grad()
-def _fold(conv: nn.Conv2d, norm: nn.Module) -> tuple[nn.Parameter, nn.Parameter]:
+def _fold(conv: Any, norm: Any) -> tuple[nn.Parameter, nn.Parameter]:
     """Weight and bias of one convolution in the place of both, computed in float64."""
-    mean, variance = norm.running_mean.double(), norm.running_var.double()  # type: ignore[union-attr,operator]
+    mean, variance = norm.running_mean.double(), norm.running_var.double()
     scale = (variance + norm.eps).rsqrt()
     if norm.weight is not None:
-        scale = scale * norm.weight.double()  # type: ignore[operator]
+        scale = scale * norm.weight.double()
     bias = -mean * scale if conv.bias is None else (conv.bias.double() - mean) * scale
     if norm.bias is not None:
-        bias = bias + norm.bias.double()  # type: ignore[operator]
+        bias = bias + norm.bias.double()
     weight = (conv.weight.double() * scale[:, None, None, None]).to(conv.weight)
     if conv.weight.is_contiguous(memory_format=torch.channels_last):
         weight = weight.contiguous(memory_format=torch.channels_last)

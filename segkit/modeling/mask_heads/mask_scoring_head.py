@@ -66,8 +66,10 @@ class MaskIoUHead(nn.Module):
         x = torch.cat([features, F.max_pool2d(mask_probs[:, None], 2)], dim=1)
         for number in range(1, CONV_LAYERS + 1):
             x = getattr(self, f"conv{number}")(x)
-        x = self.fc1(x.flatten(1)).relu()
-        ious: torch.Tensor = self.predictor(self.fc2(x).relu())
+        x = x.flatten(1)
+        for name in ("fc1", "fc2"):
+            x = getattr(self, name)(x).relu()
+        ious: torch.Tensor = self.predictor(x)
         return ious
 
 

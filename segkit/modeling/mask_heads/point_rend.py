@@ -52,7 +52,7 @@ class _PointRend:
         return logits[torch.arange(len(logits), device=logits.device), classes][:, None]
 
 
-class PointRendMaskHead(_PointRend, point_rend.PointRendMaskHead):  # type: ignore[misc]
+class PointRendMaskHead(_PointRend, point_rend.PointRendMaskHead):
     """Detectron2's head of this name: the same parameters, losses and masks."""
 
     def __init__(self, cfg: CfgNode, input_shape: Any) -> None:
@@ -62,7 +62,7 @@ class PointRendMaskHead(_PointRend, point_rend.PointRendMaskHead):  # type: igno
         super().__init__(cfg, input_shape)
 
 
-class ImplicitPointRendMaskHead(_PointRend, point_rend.ImplicitPointRendMaskHead):  # type: ignore[misc]
+class ImplicitPointRendMaskHead(_PointRend, point_rend.ImplicitPointRendMaskHead):
     """Detectron2's head of this name (Cheng et al. 2022, "Pointly-Supervised Instance Segmentation", section 4)."""
 
 
