@@ -13,12 +13,12 @@ LEAST_MIOU = 90.0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["toy/unet", "toy/deeplab_v3_plus_R50"])
-def test_four_scenes_are_learned_by_heart(recipe: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("recipe", "steps"), [("toy/unet", 200), ("toy/deeplab_v3_plus_R50", 400)])
+def test_four_scenes_are_learned_by_heart(recipe: str, steps: int, tmp_path: Path) -> None:
     scenes = tmp_path / "scenes"
     assert main(["data", "toy", "--images", "4", "--output", str(scenes)]) == 0
     custom = [{"name": "t_four", "panoptic_json": f"{scenes}/panoptic.json", "panoptic_root": f"{scenes}/panoptic"}]
-    options = f"""SOLVER.IMS_PER_BATCH 4 SOLVER.MAX_ITER 200 INPUT.RANDOM_FLIP none DATALOADER.NUM_WORKERS 0
+    options = f"""SOLVER.IMS_PER_BATCH 4 SOLVER.MAX_ITER {steps} INPUT.RANDOM_FLIP none DATALOADER.NUM_WORKERS 0
         OUTPUT_DIR {tmp_path / "run"}""".split()
     names = ["DATASETS.TRAIN", "('t_four',)", "DATASETS.TEST", "('t_four',)", "DATASETS.CUSTOM", str(custom)]
     assert main(["train", "--config-file", recipe, *names, *options]) == 0
