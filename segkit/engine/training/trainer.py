@@ -16,6 +16,7 @@ from detectron2.utils.events import EventStorage
 
 from segkit.data.catalog import load_dataset
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer
+from segkit.engine.checkpoints.timm_weights import load_timm_weights
 from segkit.engine.training.classes import CategoriesInCheckpoint
 from segkit.engine.training.compiled import compile_parts
 from segkit.engine.training.divergence import guard_divergence
@@ -116,7 +117,7 @@ class Trainer(TrainerParts):
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Continue from the newest checkpoint of OUTPUT_DIR, or load MODEL.WEIGHTS to start from.
+        """Continue from the newest checkpoint of OUTPUT_DIR, or load MODEL.WEIGHTS or MODEL.TIMM.WEIGHTS to start from.
 
         Args:
             resume: continue, if there is a checkpoint.
@@ -125,6 +126,8 @@ class Trainer(TrainerParts):
             ConfigError: the checkpoint has done more iterations than SOLVER.MAX_ITER.
         """
         resumes = resume and self.checkpointer.has_checkpoint()
+        if not resumes:
+            load_timm_weights(self.cfg, self.checkpointer.model)
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if resumes:
             self.start_iter = self._saved_iter + 1

@@ -27,6 +27,9 @@ def build(options: str = "") -> torch.nn.Module:
     return model
 
 
+TIMM = "MODEL.BACKBONE.NAME build_timm_backbone MODEL.TIMM.NAME"
+
+
 def run(model: torch.nn.Module) -> tuple[torch.Tensor, dict[str, Any]]:
     """The loss of a step; its gradients and the buffers afterwards."""
     torch.manual_seed(1)
@@ -41,6 +44,14 @@ def test_recomputed_stages_have_the_same_losses_gradients_and_statistics() -> No
     assert torch.equal(loss, again)
     assert [name for name, value in values.items() if not torch.equal(value, recomputed[name])] == []
     assert recomputed["backbone.res2.0.conv1.norm.num_batches_tracked"] == 1
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_efficientnet", "test_resnet"])
+def test_timms_networks_are_recomputed_too(name: str) -> None:
+    option = "MODEL.ACTIVATION_CHECKPOINTING True"
+    (loss, values), (again, recomputed) = run(build(f"{TIMM} {name}")), run(build(f"{TIMM} {name} {option}"))
+    assert torch.equal(loss, again)
+    assert [name for name, value in values.items() if not torch.equal(value, recomputed[name])] == []
 
 
 def test_recomputing_keeps_fewer_activations() -> None:

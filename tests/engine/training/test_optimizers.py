@@ -68,6 +68,18 @@ def test_swins_blocks_are_numbered_through_its_stages() -> None:
     assert [*compute_layer_factors(names, 0.5).values()] == [1 / 16, 1 / 8, 1 / 4, 1 / 4, 1 / 2, 1, 1]
 
 
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
+def test_timms_networks_have_the_factors_of_timm(name: str) -> None:
+    """But for timm's last layer, the head, which a backbone lacks: its factor is 1, the last block's the decay."""
+    network = timm.create_model(name, num_classes=0)
+    groups = param_groups_layer_decay(network, layer_decay=0.5)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    theirs = {names[id(p)]: group["lr_scale"] for group in groups for p in group["params"]}
+    ours = compute_layer_factors([f"backbone.network.{name}" for name in theirs], 0.5)
+    ratios = {name: ours[f"backbone.network.{name}"] / factor for name, factor in theirs.items() if "norm." not in name}
+    assert len({*ratios.values()}) == 1, ratios
+
+
 def test_the_groups_are_few_and_have_the_factors() -> None:
     model = Model(build_vit())
     rates = get_rates(model, "SOLVER.LAYER_DECAY 0.5 SOLVER.BACKBONE_MULTIPLIER 0.1 SOLVER.OPTIMIZER ADAMW")

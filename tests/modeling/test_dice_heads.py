@@ -1,15 +1,14 @@
-"""The Dice losses and the torchvision backbone."""
+"""The Dice losses."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from detectron2.modeling import build_backbone, build_model
+from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
 from segkit.modeling import register_models
 from segkit.modeling.losses import dice_loss
-from segkit.utils.errors import ConfigError
 from tests.helpers.small_models import images, small_config, targets
 
 
@@ -48,31 +47,3 @@ def test_dice_losses_are_added_and_parameter_names_stay() -> None:
     losses[0]["loss_sem_seg_dice"].backward()
     assert model.sem_seg_head.predictor.weight.grad.abs().sum() > 0
     assert torch.equal(model.eval()(images(1))[0]["sem_seg"], plain.eval()(images(1))[0]["sem_seg"])
-
-
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "resnet18"])
-def test_a_torchvision_backbone_feeds_an_fpn(name: str) -> None:
-    register_models()
-    cfg = small_config("PanopticRCNN")
-    cfg.MODEL.BACKBONE.NAME = "build_torchvision_fpn_backbone"
-    cfg.MODEL.TORCHVISION.NAME = name
-    backbone = build_backbone(cfg).eval()
-    with torch.no_grad():
-        features = backbone(torch.zeros(1, 3, 64, 96))
-    assert {k: tuple(v.shape[1:]) for k, v in features.items()} == {
-        "p2": (32, 16, 24),
-        "p3": (32, 8, 12),
-        "p4": (32, 4, 6),
-        "p5": (32, 2, 3),
-        "p6": (32, 1, 2),
-    }
-
-
-@pytest.mark.parametrize(("name", "weights", "message"), [("resnet17", "", "is unknown"), ("resnet18", "X", "choose")])
-def test_unknown_networks_and_weights_are_rejected(name: str, weights: str, message: str) -> None:
-    register_models()
-    cfg = small_config("PanopticRCNN")
-    cfg.MODEL.BACKBONE.NAME = "build_torchvision_fpn_backbone"
-    cfg.MODEL.TORCHVISION.NAME, cfg.MODEL.TORCHVISION.WEIGHTS = name, weights
-    with pytest.raises(ConfigError, match=message):
-        build_backbone(cfg)
