@@ -190,6 +190,7 @@ def _add_model_keys(cfg: CfgNode) -> None:
     cfg.MODEL.TIMM.DROP_PATH = 0.0
     # Repeats of the BiFPN, whose channels are MODEL.FPN.OUT_CHANNELS; EfficientDet-D0 has 3 of 64 channels.
     cfg.MODEL.BIFPN = CfgNode({"REPEATS": 3})
+    _add_detectron2_networks(cfg)
     # Feature maps in NHWC order, which GPUs compute faster, mainly with SOLVER.AMP; a line of the log says if it holds.
     cfg.MODEL.CHANNELS_LAST = False
     # torch.compile of the backbone, the semantic head and the RPN's head; a line of the log says if they ran compiled.
@@ -262,6 +263,23 @@ def _add_panoptic_deeplab_keys(cfg: CfgNode) -> None:
         "BENCHMARK_NETWORK_SPEED": False,
     }
     cfg.MODEL.setdefault("PANOPTIC_DEEPLAB", CfgNode(options))
+
+
+def _add_detectron2_networks(cfg: CfgNode) -> None:
+    """MODEL: the networks that Detectron2 offers as classes only; the defaults are the smallest of its model zoo."""
+    # build_regnet_fpn_backbone: X-4GF (Radosavovic et al. 2020); SE_RATIO 0.25 for the Y variants.
+    cfg.MODEL.REGNET = CfgNode({"DEPTH": 23, "W_A": 38.65, "W_0": 96, "W_M": 2.43, "GROUP_WIDTH": 40})
+    cfg.MODEL.REGNET.STEM_WIDTH, cfg.MODEL.REGNET.SE_RATIO, cfg.MODEL.REGNET.NORM = 32, 0.0, "FrozenBN"
+    # build_swin_fpn_backbone: Swin-T; DROP_PATH: share of images for which the last block is skipped in training.
+    cfg.MODEL.SWIN = CfgNode({"EMBED_DIM": 96, "DEPTHS": [2, 2, 6, 2], "NUM_HEADS": [3, 6, 12, 24]})
+    cfg.MODEL.SWIN.WINDOW_SIZE, cfg.MODEL.SWIN.DROP_PATH = 7, 0.2  # window: in patches of 4 pixels
+    # build_mvit_fpn_backbone: MViTv2-T; IMAGE_SIZE of the relative positions in pixels.
+    cfg.MODEL.MVIT = CfgNode({"EMBED_DIM": 96, "DEPTH": 10, "NUM_HEADS": 1, "LAST_BLOCK_INDEXES": [0, 2, 7, 9]})
+    cfg.MODEL.MVIT.IMAGE_SIZE, cfg.MODEL.MVIT.DROP_PATH = 224, 0.2
+    # build_vit_simple_pyramid_backbone: ViT-B of ViTDet. Blocks but GLOBAL_BLOCKS attend in windows of patches.
+    # IMAGE_SIZE of the relative positions in pixels; images may have other sizes.
+    cfg.MODEL.VIT = CfgNode({"EMBED_DIM": 768, "DEPTH": 12, "NUM_HEADS": 12, "GLOBAL_BLOCKS": [2, 5, 8, 11]})
+    cfg.MODEL.VIT.IMAGE_SIZE, cfg.MODEL.VIT.WINDOW_SIZE, cfg.MODEL.VIT.DROP_PATH = 1024, 14, 0.1
 
 
 def _add_solver_keys(cfg: CfgNode) -> None:

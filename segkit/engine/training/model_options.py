@@ -113,7 +113,8 @@ def _find_stages(backbone: torch.nn.Module) -> Sequence[torch.nn.Module]:
             stages += [*module]
     timm = next((module for module in backbone.modules() if isinstance(module, TimmBackbone)), None)
     if timm is not None and not stages:
-        stages = [timm.network.get_submodule(name) for name in timm.stage_names]
+        modules = [timm.network.get_submodule(name) for name in timm.stage_names]
+        stages = [module for module in modules if next(module.children(), None)]  # but the stem's activation
     return stages
 
 

@@ -15,7 +15,7 @@ from segkit.utils.errors import ConfigError
 FROZEN_BN = "FrozenBN"
 COARSEST_STRIDE = 32
 # Options by which timm's transformers take images of any size, tried in this order; others take any size, or one.
-FLEXIBLE = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+FLEXIBLE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 
 
 class TimmBackbone(Backbone):

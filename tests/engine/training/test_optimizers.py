@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import timm
 import torch
 from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
+from timm.optim import param_groups_layer_decay
 
 from segkit.config import load_config
 from segkit.engine.training.freezing import freeze_layers
