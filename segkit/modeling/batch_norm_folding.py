@@ -9,17 +9,18 @@ from typing import Any
 import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 # Other classes may compute their weights in the forward pass.
 CONVOLUTIONS = (nn.Conv2d, Conv2d)
+BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # timm's subclasses apply an activation too
 
 
 def fold_batch_norms(model: nn.Module) -> Callable[[], int]:
     """Fold frozen and evaluated batch norms into the convolutions whose outputs they take, in place.
 
     They are found in Detectron2's Conv2d, behind a convolution in nn.Sequential, and in graphs of torch.fx
-    (torchvision's feature extractors). Outputs change by rounding. Batch norms in training mode stay.
+    (torchvision's feature extractors, not timm's networks). Outputs change by rounding. Batch norms in training mode
+    stay.
 
     Args:
         model: The model. Until the batch norms are back it must be neither trained nor saved.
@@ -78,7 +79,7 @@ def _is_bare(module: Any) -> bool:
 
 def _is_fixed(norm: Any) -> bool:
     """Whether a module is a batch norm whose statistics do not depend on the batch."""
-    if isinstance(norm, _BatchNorm):
+    if type(norm) in BATCH_NORMS:
         return not norm.training and norm.running_mean is not None
     return isinstance(norm, FrozenBatchNorm2d)
 
