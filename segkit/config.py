@@ -200,6 +200,9 @@ def _add_model_keys(cfg: CfgNode) -> None:
     cfg.MODEL.ACTIVATION_CHECKPOINTING = False
     # BatchNorm over the images of all processes; only on GPUs.
     cfg.MODEL.SYNC_BN = False
+    # Of MODEL.WEIGHTS of other classes, keep the rows of classes of equal names in the layers for boxes, masks and
+    # semantic classes; other classes start afresh. False: a layer of another class count starts afresh as a whole.
+    cfg.MODEL.KEEP_CLASSES_BY_NAME = False
     # Weights that are not trained: beginnings of their names, as ["backbone.bottom_up.res2"]. Their BatchNorm keeps its
     # running statistics.
     cfg.MODEL.FREEZE = []

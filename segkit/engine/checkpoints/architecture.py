@@ -14,6 +14,8 @@ NOT_WEIGHTS = ("num_batches_tracked", "pixel_mean", "pixel_std")
 # Layers of a classification network that no detector uses, and one that every deformable network trains from scratch.
 CLASSIFIER_LAYERS = {"classifier", "fc", "fc1000", "head", "linear", "pred"}
 SCRATCH_LAYER = "conv2_offset"
+# Ends of the names of layers that have rows for each class.
+CLASS_LAYERS = ("cls_score", "bbox_pred", "mask_head.predictor", "sem_seg_head.predictor")
 SAME_NETWORK = "set MODEL.WEIGHTS and the backbone's keys (MODEL.RESNETS.DEPTH) to the same network"
 
 
@@ -90,7 +92,28 @@ def _find_mismatches(match: WeightMatch) -> list[_Mismatch]:
     return [_Mismatch(key, match.file_shapes[end], match.model_shapes[key]) for key, end in pairs]
 
 
+def _check_class_counts(absent: list[str], mismatches: list[_Mismatch], where: object) -> None:
+    """If only the layers of the classes differ, the weights are of another dataset."""
+    if (
+        absent
+        or not mismatches
+        or not all(mismatch.key.rpartition(".")[0].endswith(CLASS_LAYERS) for mismatch in mismatches)
+    ):
+        return
+    counts = {}
+    for mismatch in mismatches:
+        if mismatch.key.endswith(("cls_score.weight", "sem_seg_head.predictor.weight")):
+            is_boxes = mismatch.key.endswith("cls_score.weight")  # whose last row is the background
+            what = "thing classes" if is_boxes else "semantic channels"
+            counts[what] = mismatch.in_file[0] - is_boxes, mismatch.in_model[0] - is_boxes
+    if counts:
+        differences = " and ".join(f"{theirs} {what} (the model {ours})" for what, (theirs, ours) in counts.items())
+        remedy = "use the dataset that they were trained on, or train them on this one first, as MODEL.WEIGHTS"
+        raise CheckpointError(f"weights of another dataset: they have {differences}", where=where, remedy=remedy)
+
+
 def _check_complete(match: WeightMatch, absent: list[str], mismatches: list[_Mismatch], where: object) -> None:
+    _check_class_counts(absent, mismatches, where)
     faults = [f"{len(absent)} missing: {abbreviate(absent)}"] if absent else []
     faults += [f"{len(mismatches)} of another shape: {abbreviate(mismatches)}"] if mismatches else []
     if faults:

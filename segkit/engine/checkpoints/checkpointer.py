@@ -7,7 +7,7 @@ import re
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 from urllib.parse import urlparse
 
 import torch
@@ -17,6 +17,7 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import _filter_reused_missing_keys, _strip_prefix_if_present
 
 from segkit.engine.checkpoints.architecture import WeightMatch, check_architecture
+from segkit.engine.checkpoints.class_layers import describe_class_layers, keep_classes_by_name, list_class_layers
 from segkit.engine.checkpoints.deltas import refuse_deltas
 from segkit.engine.checkpoints.finite import find_non_finite
 from segkit.engine.checkpoints.footer import read_footer
@@ -49,6 +50,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         save_dir: folder of the checkpoints; "" writes none.
         save_to_disk: whether this process writes; None: if it is the main process.
         keep: files `model_<iteration>.pth` of this training that stay when a newer one is whole; 0 keeps all.
+        keep_classes: weights to start from keep the rows of classes of equal names, see `keep_classes_by_name`.
         **checkpointables: objects with `state_dict` and `load_state_dict`, by their key in the file.
     """
 
@@ -59,10 +61,12 @@ class SafeCheckpointer(DetectionCheckpointer):
         *,
         save_to_disk: bool | None = None,
         keep: int = 0,
+        keep_classes: bool = False,
         **checkpointables: Any,
     ) -> None:
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.keep = keep
+        self.keep_classes = keep_classes
         self._started = ""  # see Footer
         self._checked = ""  # a file whose bytes were tested
 
@@ -244,6 +248,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             weights = align_and_update_state_dicts(self.model.state_dict(), weights, c2_conversion=caffe2)
         refuse_deltas(weights, self._loading[0])
         _strip_prefix_if_present(weights, "module.")
+        if not self._loading[1]:
+            self._transfer_classes(weights, checkpoint.get("segkit"))
         file_shapes = {key: tuple(weight.shape) for key, weight in weights.items()}
         incompatible = super()._load_model({"model": weights})
         path, strict = self._loading
@@ -256,6 +262,38 @@ class SafeCheckpointer(DetectionCheckpointer):
         )
         check_architecture(match, strict=strict, where=path)
         return incompatible
+
+    def _transfer_classes(self, weights: dict[str, Any], saved: Any) -> None:
+        """Fit the class layers of weights to start from to the model's classes, and log what is kept."""
+        path, classes, model = self._loading[0], self.checkpointables.get("segkit"), self.model.state_dict()
+        self._convert_ndarray_to_tensor(weights)
+        if not isinstance(classes, HasClasses) or not any(list_class_layers(weights, model)):
+            return
+        given, kept, fresh = dict(weights), None, list[str]()
+        has_classes = isinstance(saved, dict) and "categories" in saved
+        if self.keep_classes and not has_classes:
+            remedy = "name them by `segkit import --classes`, or set MODEL.KEEP_CLASSES_BY_NAME False"
+            raise CheckpointError("the weights do not say what their classes are", where=path, remedy=remedy)
+        theirs = CategorySet.from_coco(saved["categories"], path) if has_classes else classes.categories
+        if self.keep_classes:
+            pair = theirs, saved.get("thing_channels", "one" if theirs.things else "per_class")
+            kept, fresh = keep_classes_by_name(weights, model, pair, (classes.categories, classes.thing_channels))
+        lines = describe_class_layers(given, model, kept, fresh)
+        if lines:
+            self.logger.info("%s: the layers of the classes\n%s", path, "\n".join(lines))
+        names, own_names = ([c.name for c in each.categories] for each in (theirs, classes.categories))
+        if not lines and names != own_names:
+            text = "%s: as many classes, but others: %s; their rows are kept in this order; "
+            text += "MODEL.KEEP_CLASSES_BY_NAME True keeps those of equal names"
+            self.logger.warning(text, path, abbreviate(sorted({*names} ^ {*own_names}) or names))
+
+
+@runtime_checkable
+class HasClasses(Protocol):
+    """A checkpointable that knows the classes of the training."""
+
+    categories: CategorySet
+    thing_channels: str
 
 
 def require_weights(path: str) -> str:

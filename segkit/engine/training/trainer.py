@@ -113,7 +113,8 @@ class Trainer(TrainerParts):
         categories = load_dataset(cfg.DATASETS.TRAIN[0]).categories
         classes = CategoriesInCheckpoint(categories, cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS, cfg.PLUGINS)
         states: dict[str, Any] = {"trainer": weakref.proxy(self), "segkit": classes}
-        self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, keep=cfg.SOLVER.CHECKPOINT_KEEP, **states)
+        keep = {"keep": cfg.SOLVER.CHECKPOINT_KEEP, "keep_classes": cfg.MODEL.KEEP_CLASSES_BY_NAME}
+        self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, **keep, **states)
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:

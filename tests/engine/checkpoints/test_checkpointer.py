@@ -170,10 +170,7 @@ def test_heads_of_another_class_count_train_but_do_not_infer(tmp_path, caplog):
     assert torch.equal(model.roi_heads.box_head.fc1.weight, trained.roi_heads.box_head.fc1.weight)
     assert "roi_heads.box_predictor.cls_score.weight" in caplog.text
     message = get_load_error(SafeCheckpointer(model), "load_for_inference", tmp_path / "w.pth")
-    # cls_score (C+1), bbox_pred (4C) and mask predictor (C), each weight and bias
-    assert "6 of another shape" in message
-    assert "'roi_heads.box_predictor.cls_score.weight' (file (4, 8), model (6, 8))" in message
-    assert message.count("roi_heads") == 5
+    assert "weights of another dataset: they have 3 thing classes (the model 5); use the dataset that" in message
 
 
 def test_inference_needs_every_weight_and_only_logs_extra_ones(tmp_path):
