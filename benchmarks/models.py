@@ -146,7 +146,7 @@ def compare(name: str, row: Row, options: Any) -> None:
     expected = read(peer, inputs)
     check_equal(name, read(plain, inputs), expected)
     models = {row.peer: peer, "segkit": build_inference(cfg, plain)}
-    models["segkit, channels_last"] = build_inference(cfg, plain, CHANNELS_LAST=True)
+    models["segkit, folded only"] = build_inference(cfg, plain, CHANNELS_LAST=False)
     if options.compile:
         models["segkit, compile"] = build_inference(cfg, plain, COMPILE=True)
     errors = {each: measure_logits(model, plain, inputs) for each, model in models.items() if model is not peer}

@@ -332,8 +332,9 @@ def _add_test_keys(cfg: CfgNode) -> None:
     # "auto": PQ, else mask AP, else mIoU, else the first one; "": no model_best.pth.
     cfg.TEST.BEST_METRIC = "auto"
     # How evaluation and prediction compute, the same up to rounding: batch norms are multiplied into the convolutions
-    # before them, feature maps are in NHWC order, and the parts that MODEL.COMPILE names run by torch.compile.
-    cfg.TEST.INFERENCE = CfgNode({"FOLD_BATCH_NORMS": True, "CHANNELS_LAST": False, "COMPILE": False})
+    # before them, feature maps on the CPU are in NHWC order, and backbone and heads run by torch.compile with
+    # MODEL.COMPILE.BACKEND.
+    cfg.TEST.INFERENCE = CfgNode({"FOLD_BATCH_NORMS": True, "CHANNELS_LAST": True, "COMPILE": False})
     # Also compute boundary PQ, AP and IoU (Cheng et al. 2021); they take about as long as all other metrics.
     cfg.TEST.BOUNDARY = False
     # Save the heads' outputs to OUTPUT_DIR/inference/<dataset>/head_outputs at each evaluation, for `segkit fuse`, with

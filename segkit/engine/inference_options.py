@@ -32,7 +32,7 @@ def apply_inference_options(cfg: CfgNode, model: torch.nn.Module) -> Callable[[]
     undo = ExitStack()
     if options.FOLD_BATCH_NORMS:
         undo.callback(fold_batch_norms(inner))
-    if options.CHANNELS_LAST and not cfg.MODEL.CHANNELS_LAST:
+    if options.CHANNELS_LAST and cfg.MODEL.DEVICE == "cpu" and not cfg.MODEL.CHANNELS_LAST:
         inner.to(memory_format=torch.channels_last)
         undo.callback(inner.to, memory_format=torch.contiguous_format)
     if options.COMPILE:

@@ -23,7 +23,7 @@ def test_every_row_equals_its_reference_and_has_its_ratios() -> None:
     for _, lines in sections:
         reference, *models = lines.splitlines()
         assert "1.00x" in reference
-        assert [line.split("  ")[1] for line in models] == ["segkit", "segkit, channels_last"]
+        assert [line.split("  ")[1] for line in models] == ["segkit", "segkit, folded only"]
         assert all("images/s" in line and "backbone" in line for line in (reference, *models))
 
 
