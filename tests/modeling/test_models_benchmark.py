@@ -17,9 +17,8 @@ def test_every_row_equals_its_reference_and_has_its_ratios() -> None:
     done = subprocess.run([sys.executable, FILE, "--tiny"], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     sections = re.findall(r"^(\w+), 64 x 96, cpu, .*\n((?:  .*\n)+)", done.stdout, flags=re.MULTILINE)
-    assert [name for name, _ in sections] == [
-        name for name, *_ in re.findall(r'^    "(\w+)": Row\(', FILE.read_text(), re.M)
-    ]
+    rows = re.findall(r'^    "(\w+)": Row\(', FILE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [name for name, _ in sections] == rows
     for _, lines in sections:
         reference, *models = lines.splitlines()
         assert "1.00x" in reference
