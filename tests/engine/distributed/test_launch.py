@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -42,3 +43,20 @@ def test_every_launcher_gives_the_same_weights(toy_folder: Path, tmp_path: Path)
         models[name] = torch.load(tmp_path / name / "model_final.pth", weights_only=True)["model"]
     for model in models.values():
         assert all(torch.equal(weights, model[name]) for name, weights in models["num-gpus"].items())
+
+
+@pytest.mark.slow
+def test_tasks_with_other_configs_are_refused_before_the_first_iteration(toy_folder: Path, tmp_path: Path) -> None:
+    port, host, started = find_free_port(), socket.gethostname(), []
+    for rank, rate in enumerate(("0.001", "0.002")):
+        arguments = build_arguments(toy_folder, tmp_path / "run", "SOLVER.BASE_LR", rate)
+        started.append(start_training([sys.executable], arguments, **build_slurm_variables(rank, 2, port)))
+    texts = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [1, 1]
+    errors = [[line for line in errors.splitlines() if line.strip()] for _, errors in texts]
+    names = [f"rank {rank} (host {host}, pid {process.pid})" for rank, process in enumerate(started)]
+    message = f"{names[1]} has other config than {names[0]}: SOLVER.BASE_LR: 0.002 against 0.001"
+    assert [line.endswith(message) for line in errors[0]] == [True], texts  # of rank 0, whose output the user sees
+    assert errors[1] == []
+    assert "Starting training" not in "".join(output + errors for output, errors in texts)
+    assert not [*(tmp_path / "run").glob("*.pth")]

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from torch.distributed import PrefixStore, TCPStore
 
+from segkit.engine.distributed import joining
 from segkit.engine.distributed.joining import check_machines, join, serve_store
 from segkit.engine.distributed.launch_plan import LaunchPlan
-from segkit.engine.distributed.peers import Peer, Peers, read_seconds
+from segkit.engine.distributed.peers import Failure, Peer, Peers, read_seconds
 from segkit.utils.errors import ConfigError, JobError
 from tests.helpers.ranks import find_free_port, start
 
@@ -117,6 +118,36 @@ def test_the_first_failure_is_the_one_that_all_end_with() -> None:
     assert json.loads(server.get("x/failure")) == {"rank": 1, "text": "wrong", "suspects": []}
 
 
+def test_the_ranks_that_do_not_answer_the_first_collective_end_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 1 of 3 has answered, rank 0 waits for rank 2."""
+    server = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
+    store = PrefixStore("x", server)
+    store.set("answered/1", "null")
+    peers = Peers(plan_ranks(3, server.port)[0], build_roster("abc", (1, 1, 1)), store, store)
+    failures: list[Failure] = []
+    has_ended = threading.Event()
+
+    def end_with(_: Peers, failure: Failure) -> None:  # it would end this process
+        failures.append(failure)
+        has_ended.set()
+        threading.Event().wait()
+
+    def hang(*_: object, **__: object) -> None:
+        assert has_ended.wait(timeout=20)
+        raise RuntimeError("cut off")
+
+    monkeypatch.setattr(Peers, "end_with", end_with)
+    monkeypatch.setattr(joining, "COLLECTIVE_SECONDS", 0.2)
+    monkeypatch.setattr("torch.distributed.init_process_group", hang)
+    with pytest.raises(JobError, match=r"rank 0 \(host a, pid 1\) does not reach the other ranks over gloo: cut off"):
+        joining.connect_group(peers, "cpu")
+    silent = "rank 0 (host a, pid 1), rank 2 (host c, pid 1)"
+    assert failures[0].text.startswith(
+        f"{silent} did not answer in the first collective within 0.2 s; check the network"
+    )
+    assert failures[0].suspects == (0, 2)
+
+
 @pytest.mark.parametrize("text", ["no", "0", "-1", "inf", "nan"])
 def test_wrong_limits(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGKIT_START_TIMEOUT", text)
@@ -205,3 +236,18 @@ def test_the_traceback_of_a_fault_is_shown_by_its_rank_alone() -> None:
     assert errors.count("Traceback") == 1
     assert errors.count("ValueError: a fault") == 2
     assert re.search(rf"^segkit: rank 1 \(host {HOST}, pid \d+\): ValueError: a fault$", errors, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_a_rank_that_does_not_answer_the_first_collective_is_named_and_none_hangs() -> None:
+    """It lives, as a process does that waits for a driver or a lock: the heartbeat has nothing to say."""
+    with start("no answer", count=3, COLLECTIVE_SECONDS="4") as ranks:
+        begin = time.monotonic()
+        texts = [process.communicate(timeout=120) for process in ranks]
+        assert time.monotonic() - begin < 90  # most of it loads torch
+    assert [process.returncode for process in ranks] == [1, 1, 1]
+    lines = [line for _, errors in texts for line in errors.splitlines()]
+    assert len(lines) == 1, lines
+    silent = ", ".join(f"rank {rank} (host {HOST}, pid {process.pid})" for rank, process in enumerate(ranks))
+    expected = f"segkit: {silent} did not answer in the first collective within 4 s; check the network between"
+    assert lines[0].startswith(expected)
