@@ -87,6 +87,15 @@ def test_losses_and_auxiliary_heads_of_the_config(architecture: str) -> None:
     assert semantic == {"loss_sem_seg_focal", "loss_sem_seg_lovasz", "loss_sem_seg_aux_p4"}
 
 
+def test_point_rend_takes_losses_for_its_coarse_logits_and_keeps_those_of_its_points() -> None:
+    options = f"""MODEL.SEM_SEG_HEAD.NAME PointRendSemSegHead MODEL.POINT_HEAD.NUM_CLASSES {SEMANTIC}
+        MODEL.POINT_HEAD.SUBDIVISION_STEPS 2 MODEL.POINT_HEAD.FC_DIM 16
+        MODEL.SEM_SEG_HEAD.LOSSES ['cross_entropy','dice']"""
+    losses, outputs = train_and_predict(config("SemanticSegmentor", options))
+    assert set(losses) == {"loss_sem_seg", "loss_sem_seg_dice", "loss_sem_seg_point"}
+    assert tuple(outputs[0]["sem_seg"].shape) == (SEMANTIC, 144, 192)
+
+
 def test_an_auxiliary_loss_is_weighted() -> None:
     register_models()
     shapes = {"p2": ShapeSpec(channels=32, stride=4), "p4": ShapeSpec(channels=32, stride=16)}
