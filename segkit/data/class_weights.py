@@ -84,8 +84,7 @@ def resolve_class_weights(cfg: Any, datasets: Sequence[Dataset]) -> None:
         ConfigError: the name is unknown, or the datasets have no semantic labels.
         DatasetError: files of a dataset are missing, damaged or contradict their records.
     """
-    entries = [*cfg.MODEL.SEM_SEG_HEAD.LOSSES]
-    names = {e["class_weights"] for e in entries if isinstance(e, Mapping) and isinstance(e.get("class_weights"), str)}
+    names = _list_names(cfg)
     if not names or "semantic" not in get_architecture_spec(cfg.MODEL.META_ARCHITECTURE).targets:
         return
     where = "MODEL.SEM_SEG_HEAD.LOSSES"
@@ -98,12 +97,16 @@ def resolve_class_weights(cfg: Any, datasets: Sequence[Dataset]) -> None:
     weights = {name: [round(weight, 4) for weight in WEIGHTINGS[name](counts)] for name in names}
     for name, values in weights.items():
         logger.info("class weights by %s: %s", name, values)
-    cfg.MODEL.SEM_SEG_HEAD.LOSSES = [
-        {**e, "class_weights": weights[e["class_weights"]]}
-        if isinstance(e, Mapping) and e.get("class_weights") in names
-        else e
-        for e in entries
-    ]
+    _replace(cfg, weights)
+
+
+def drop_class_weights(cfg: Any) -> None:
+    """Leave out class weights that are still to be computed, in place: only a training needs them.
+
+    Args:
+        cfg: a config with segkit's keys.
+    """
+    _replace(cfg, dict.fromkeys(_list_names(cfg)))
 
 
 def count_pixels(datasets: Sequence[Dataset], thing_channels: str) -> PixelCounts:
@@ -137,3 +140,19 @@ def count_pixels(datasets: Sequence[Dataset], thing_channels: str) -> PixelCount
                     pixels[channel] += area_px
                     pixels_of_images[channel] += counts.total() if area_px else 0
     return PixelCounts(pixels.tolist(), pixels_of_images.tolist())
+
+
+def _list_names(cfg: Any) -> set[str]:
+    """The class_weights that are names."""
+    options = [e.get("class_weights") for e in cfg.MODEL.SEM_SEG_HEAD.LOSSES if isinstance(e, Mapping)]
+    return {name for name in options if isinstance(name, str)}
+
+
+def _replace(cfg: Any, weights: Mapping[str, Sequence[float] | None]) -> None:
+    """Replace the names by weights."""
+    entries = [*cfg.MODEL.SEM_SEG_HEAD.LOSSES]
+    for row, entry in enumerate(entries):
+        name = entry.get("class_weights") if isinstance(entry, Mapping) else None
+        if isinstance(name, str):
+            entries[row] = {**entry, "class_weights": weights[name]}
+    cfg.MODEL.SEM_SEG_HEAD.LOSSES = entries

@@ -14,7 +14,7 @@ from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
 from segkit.config import load_config
 from segkit.data.catalog import load_datasets
 from segkit.data.class_counts import resolve_class_counts
-from segkit.data.class_weights import resolve_class_weights
+from segkit.data.class_weights import drop_class_weights, resolve_class_weights
 from segkit.data.dataset import Dataset
 from segkit.data.datasets.custom import register_custom
 from segkit.data.ground_truth import has_segmentation
@@ -57,6 +57,8 @@ def read_config(config_file: str | Path = "", opts: Sequence[str] = (), *, train
     weights = "" if train or "MODEL.WEIGHTS" in opts[::2] else find_trained_weights(config_file)
     cfg = load_config(config_file, ["MODEL.WEIGHTS", weights, *opts] if weights else opts)
     register_custom(cfg.DATASETS.CUSTOM)
+    if not train:
+        drop_class_weights(cfg)
     name = cfg.MODEL.META_ARCHITECTURE
     if name not in META_ARCH_REGISTRY:
         names = sorted(key for key, _ in META_ARCH_REGISTRY)

@@ -18,6 +18,7 @@ from segkit.data.class_weights import (
 )
 from segkit.data.datasets.custom import register_panoptic
 from segkit.data.ground_truth import GroundTruth
+from segkit.engine.setup import read_config
 from segkit.utils.errors import ConfigError
 
 # One image with 40 pixels of channel 0 and 10 of channel 1, and one with 50 of channel 0; channel 2 is absent.
@@ -51,6 +52,12 @@ def test_the_config_gets_the_weights_of_its_dataset(toy_folder: Path) -> None:
     assert (entry["name"], entry["weight"], dice) == ("cross_entropy", 2.0, "dice")
     expected = compute_log_inverse_weights(PixelCounts(pixels, of_images))
     assert entry["class_weights"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_without_a_training_no_weights_are_computed() -> None:
+    text = "[{'name': 'focal', 'class_weights': 'log_inverse'}, 'dice']"
+    cfg = read_config(opts=["MODEL.SEM_SEG_HEAD.LOSSES", text], train=False)
+    assert cfg.MODEL.SEM_SEG_HEAD.LOSSES == [{"name": "focal", "class_weights": None}, "dice"]
 
 
 def test_an_unknown_weighting_is_named(toy_folder: Path) -> None:
