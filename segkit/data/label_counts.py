@@ -122,11 +122,13 @@ def check_labels(
         filters_empty: images without objects are left out.
 
     Raises:
-        ConfigError: the architecture trains on instances, and there is none, or on labels, and there are none.
+        ConfigError: the architecture trains on instances or their centers, and there is none, or on labels, and there
+            are none.
     """
     names, categories = ", ".join(dataset.name for dataset in datasets), datasets[0].categories
     has_things = any(counts.segments[thing.category_id] for thing in categories.things)
-    if counts.is_complete and "instances" in spec.targets and categories.things and not has_things:
+    needs_things = not {"instances", "centers"}.isdisjoint(spec.targets)
+    if counts.is_complete and needs_things and categories.things and not has_things:
         crowds = sum(counts.crowds[thing.category_id] for thing in categories.things)
         problem = f"expected objects to train on, got {counts.images} images of {names} without any"
         remedy = "name a split that is annotated"
