@@ -39,6 +39,8 @@ def prepare_model(cfg: CfgNode, model: torch.nn.Module) -> None:
     """
     if cfg.MODEL.SYNC_BN:
         _synchronize_batch_norm(model)
+    if next(model.parameters()).device.type == "cpu":
+        _replace_sync_batch_norm(model)
     freeze_layers(model, cfg.MODEL.FREEZE)
     if cfg.MODEL.CHANNELS_LAST:
         model.to(memory_format=torch.channels_last)
@@ -89,6 +91,24 @@ def _synchronize_batch_norm(model: torch.nn.Module) -> None:
         logger.warning("MODEL.SYNC_BN is not possible on the CPU: BatchNorm sees the images of its own process")
     elif comm.get_world_size() > 1:
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
+def _replace_sync_batch_norm(model: torch.nn.Module) -> None:
+    """Put BatchNorm with the same weights in the place of SyncBatchNorm (NORM "SyncBN"), which CPUs do not have."""
+    layers = [
+        (parent, name, layer)
+        for parent in model.modules()
+        for name, layer in parent.named_children()
+        if isinstance(layer, torch.nn.SyncBatchNorm)
+    ]
+    for parent, name, layer in layers:
+        plain = torch.nn.BatchNorm2d(layer.num_features, layer.eps, layer.momentum, layer.affine)
+        plain.weight, plain.bias = layer.weight, layer.bias
+        plain.load_state_dict(layer.state_dict())
+        setattr(parent, name, plain)
+    if layers:
+        text = "%d layers of SyncBN are not possible on the CPU: BatchNorm sees the images of its own process"
+        logger.warning(text, len(layers))
 
 
 def _log_memory_format(model: torch.nn.Module) -> None:

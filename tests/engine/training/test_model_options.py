@@ -92,3 +92,18 @@ def test_the_deterministic_mode(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     assert torch.are_deterministic_algorithms_enabled()
     assert torch.backends.cudnn.deterministic
     assert "CUBLAS_WORKSPACE_CONFIG is :0:0; cuBLAS is deterministic with :4096:8 or :16:8" in caplog.text
+
+
+def test_sync_bn_becomes_batch_norm_on_the_cpu(caplog: pytest.LogCaptureFixture) -> None:
+    """NORM "SyncBN" of a recipe: torch refuses it on a CPU as soon as processes are joined."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.SyncBatchNorm(2, eps=0.5))
+    before = [(name, id(parameter)) for name, parameter in model.named_parameters()]
+    with torch.no_grad():
+        model[1].running_mean += 3
+    with caplog.at_level(logging.WARNING, "segkit"):
+        prepare_model(load_config(), model)
+    assert type(model[1]) is torch.nn.BatchNorm2d
+    assert model[1].running_mean.tolist() == [3, 3]
+    assert model[1].eps == 0.5
+    assert [(name, id(parameter)) for name, parameter in model.named_parameters()] == before
+    assert "1 layers of SyncBN are not possible on the CPU" in caplog.text
