@@ -97,10 +97,9 @@ def test_a_dataset_without_things_is_a_clear_error(toy_copy: Path, tmp_path: Pat
 
 
 def test_detectron2s_config_of_the_project_is_read(tmp_path: Path) -> None:
-    """Its keys with the names of its datasets, whose records go through segkit's mapper."""
-    text = """MODEL: {META_ARCHITECTURE: PanopticDeepLab, SEM_SEG_HEAD: {NUM_CLASSES: 19, LOSS_TOP_K: 0.2},
-      INS_EMBED_HEAD: {CENTER_LOSS_WEIGHT: 200.0}, PANOPTIC_DEEPLAB: {TOP_K_INSTANCE: 100}}
-    SOLVER: {OPTIMIZER: ADAM, LR_SCHEDULER_NAME: WarmupPolyLR}\n"""
+    head = "SEM_SEG_HEAD: {NUM_CLASSES: 19, LOSS_TOP_K: 0.2}, INS_EMBED_HEAD: {CENTER_LOSS_WEIGHT: 200.0}"
+    model = f"{{META_ARCHITECTURE: PanopticDeepLab, {head}, PANOPTIC_DEEPLAB: {{TOP_K_INSTANCE: 100}}}}"
+    text = f"MODEL: {model}\nSOLVER: {{OPTIMIZER: ADAM, LR_SCHEDULER_NAME: WarmupPolyLR}}\n"
     (tmp_path / "project.yaml").write_text(text)
     assert read_config(tmp_path / "project.yaml").MODEL.PANOPTIC_DEEPLAB.TOP_K_INSTANCE == 100
 
