@@ -13,6 +13,7 @@ from segkit.utils.text import find_similar
 TIMM_BUILDERS = "build_timm_"
 BYTE = 255  # timm's constants are for pixels in 0..1
 MAX_SIMILAR = 3
+GREY = "L"  # INPUT.FORMAT of one channel
 
 
 def find_timm_config(name: str) -> dict[str, Any]:
@@ -45,22 +46,26 @@ def find_timm_config(name: str) -> dict[str, Any]:
 
 
 def compute_normalization(cfg: CfgNode) -> tuple[list[float], list[float]]:
-    """The constants that the pretrained weights of the config's backbone expect, for three channels.
+    """The constants that the pretrained weights of the config's backbone expect.
 
     Args:
         cfg: a config with segkit's keys.
 
     Returns:
-        (mean, standard deviation) for pixels in 0..255, in the order of INPUT.FORMAT.
+        (mean, standard deviation) for pixels in 0..255, in the order of INPUT.FORMAT; for "L" one number each, the mean
+        of the three.
 
     Raises:
         ConfigError: timm does not know MODEL.TIMM.NAME.
     """
-    if not cfg.MODEL.BACKBONE.NAME.startswith(TIMM_BUILDERS):
-        return [*DEFAULTS.MODEL.PIXEL_MEAN], [*DEFAULTS.MODEL.PIXEL_STD]
-    known = find_timm_config(cfg.MODEL.TIMM.NAME)
-    step = -1 if cfg.INPUT.FORMAT == "BGR" else 1
-    mean, std = ([round(BYTE * value, 3) for value in known[key]][::step] for key in ("mean", "std"))
+    if cfg.MODEL.BACKBONE.NAME.startswith(TIMM_BUILDERS):
+        known = find_timm_config(cfg.MODEL.TIMM.NAME)
+        step = -1 if cfg.INPUT.FORMAT == "BGR" else 1
+        mean, std = ([round(BYTE * value, 3) for value in known[key]][::step] for key in ("mean", "std"))
+    else:
+        mean, std = [*DEFAULTS.MODEL.PIXEL_MEAN], [*DEFAULTS.MODEL.PIXEL_STD]
+    if cfg.INPUT.FORMAT == GREY:
+        return [round(sum(mean) / len(mean), 3)], [round(sum(std) / len(std), 3)]
     return mean, std
 
 
@@ -76,5 +81,8 @@ def complete_normalization(cfg: CfgNode) -> None:
     if cfg.MODEL.PIXEL_MEAN and cfg.MODEL.PIXEL_STD:
         return
     mean, std = compute_normalization(cfg)
+    given = len(cfg.MODEL.PIXEL_MEAN) or len(cfg.MODEL.PIXEL_STD)
+    if given and len(mean) == 1:  # a grey image is repeated for every constant
+        mean, std = mean * given, std * given
     cfg.MODEL.PIXEL_MEAN = cfg.MODEL.PIXEL_MEAN or mean
     cfg.MODEL.PIXEL_STD = cfg.MODEL.PIXEL_STD or std

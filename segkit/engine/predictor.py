@@ -28,6 +28,7 @@ from segkit.evaluation import predictions, samples
 from segkit.evaluation.semantic import argmax_channels
 from segkit.formats import coco, png
 from segkit.formats.image_io import open_image
+from segkit.normalization import GREY
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import dump_json
 from segkit.utils.progress import track
@@ -72,7 +73,7 @@ class Predictor:
         """Run the model on one image.
 
         Args:
-            image: (H, W, 3) uint8, channels in the order of cfg.INPUT.FORMAT.
+            image: (H, W, C) uint8, C channels as cfg.INPUT.FORMAT says: 3, or 1 for "L".
 
         Returns:
             The model's output, see `PanopticRCNN.inference`.
@@ -80,11 +81,12 @@ class Predictor:
         Raises:
             ValueError: the image has another shape or dtype.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
+        channels = 1 if self.cfg.INPUT.FORMAT == GREY else 3
+        if image.ndim != 3 or image.shape[2] != channels or image.dtype != np.uint8:
+            raise ValueError(f"image must be (H, W, {channels}) uint8, got {image.shape} {image.dtype}")
         height, width = image.shape[:2]
         resized = self.resize.get_transform(image).apply_image(image) if self.cfg.INPUT.MIN_SIZE_TEST else image
-        tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+        tensor = torch.from_numpy(resized.transpose(2, 0, 1).copy())
         output: dict[str, Any] = self.model([{"image": tensor, "height": height, "width": width}])[0]
         return output
 
@@ -95,7 +97,7 @@ class Predictor:
             path: an image file of any format that `segkit.formats.image_io.open_image` reads.
 
         Returns:
-            (H, W, 3) uint8, channels in the order of cfg.INPUT.FORMAT.
+            (H, W, C) uint8, C channels as cfg.INPUT.FORMAT says: 3, or 1 for "L".
 
         Raises:
             DatasetError: see `open_image`.
@@ -180,6 +182,8 @@ class _Results:
         if self.tasks == SEMANTICS_ONLY:
             png.write_labels(self.output / LABELS / png_name, argmax_channels(result["sem_seg"]).cpu().numpy())
         image_rgb = np.ascontiguousarray(image[:, :, ::-1]) if cfg.INPUT.FORMAT == "BGR" else image
+        if image_rgb.shape[2] == 1:
+            image_rgb = np.repeat(image_rgb, 3, axis=2)
         png.write(self.output / OVERLAYS / png_name, _draw(result, image_rgb, self.predictor, self.drawing))
 
     def write_tables(self) -> list[Path]:

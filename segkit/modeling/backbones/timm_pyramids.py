@@ -120,6 +120,6 @@ def _log_normalization(cfg: CfgNode, backbone: TimmBackbone) -> None:
     mean, std = [*cfg.MODEL.PIXEL_MEAN], [*cfg.MODEL.PIXEL_STD]
     text = "timm's %s: %d channels in the order %s, MODEL.PIXEL_MEAN %s, PIXEL_STD %s"
     logger.info(text, backbone.name, backbone.channels, cfg.INPUT.FORMAT, mean, std)
-    if backbone.channels == 3 and (expected := compute_normalization(cfg)) != (mean, std):
+    if len((expected := compute_normalization(cfg))[0]) == backbone.channels and expected != (mean, std):
         text = "timm's weights of %s expect MODEL.PIXEL_MEAN %s, PIXEL_STD %s; the config has others"
         logger.warning(text, backbone.name, *expected)
