@@ -19,7 +19,7 @@ from segkit.engine.checkpoints.checkpointer import require_weights
 from segkit.engine.checkpoints.deltas import refuse_deltas
 from segkit.engine.checkpoints.weight_files import read_weight_file, write_weight_file
 from segkit.engine.importers.base import BOTTOM_UP, ConvertedWeights, Weights, find_source
-from segkit.engine.importers.known_classes import COCO_CLASSES, load_classes
+from segkit.engine.importers.known_classes import load_classes
 from segkit.engine.importers.tensor_report import MISSING, OTHER_SHAPE, UNEXPECTED, ImportReport, compare_tensors
 from segkit.structures import Category, CategorySet
 from segkit.structures.categories import default_color
@@ -156,7 +156,7 @@ def _write_config(config: Path, converted: ConvertedWeights, output: Path) -> No
     recipe = load_config(converted.recipe)
     keys = {key: value for key, value in converted.keys.items() if attrgetter(key)(recipe) != value}
     keys |= {"MODEL.WEIGHTS": os.path.abspath(output), "TEST.EXPECTED_RESULTS": []}
-    if converted.classes not in COCO_CLASSES:
+    if converted.classes.partition("_")[0] != converted.recipe.partition("/")[0]:  # not the recipe's dataset
         keys |= {"DATASETS.TRAIN": [], "DATASETS.TEST": []}
     tree: dict[str, Any] = {"_BASE_": converted.recipe}
     for key, value in keys.items():

@@ -30,6 +30,12 @@ def _number(names: Iterable[str], *, things: bool = True, first: int = 1) -> Cat
     return CategorySet(Category(i, name, things, default_color(i)) for i, name in enumerate(names, first))
 
 
+def _mix(stuff: Sequence[str], things: Sequence[str]) -> CategorySet:
+    """Stuff first: the order of Cityscapes' train ids."""
+    others = _number(things, first=len(stuff) + 1)
+    return CategorySet([*_number(stuff, things=False).categories, *others.categories])
+
+
 def _list_lvis(version: str) -> CategorySet:
     from detectron2.data.datasets.lvis import get_lvis_instances_meta
 
@@ -44,6 +50,8 @@ KNOWN_CLASSES: dict[str, tuple[int, int, Callable[[], CategorySet]]] = {
     "lvis_v1": (1203, 0, lambda: _list_lvis("v1")),
     "lvis_v0.5": (1230, 0, lambda: _list_lvis("v0.5")),
     "cityscapes_things": (8, 0, lambda: _number(CITYSCAPES_THINGS)),
+    "cityscapes_panoptic": (0, 19, lambda: _mix(CITYSCAPES_STUFF, CITYSCAPES_THINGS)),
+    "coco_all": (0, 133, lambda: COCO),
     "cityscapes_semantic": (0, 19, lambda: _number([*CITYSCAPES_STUFF, *CITYSCAPES_THINGS], things=False)),
     "voc": (20, 0, lambda: _number(VOC_NAMES)),
     "voc_semantic": (0, 21, lambda: _number(["background", *VOC_NAMES], things=False, first=0)),
