@@ -20,7 +20,7 @@ from segkit.utils.errors import ConfigError
 from segkit.utils.plugins import add_plugin_keys, get_plugin_names, require_plugins
 from segkit.utils.yaml_text import parse_yaml
 
-FUSION_OPTIONS = "MODEL.PANOPTIC.FUSION.OPTIONS"
+METHOD_OPTIONS = ("MODEL.PANOPTIC.FUSION.OPTIONS", "MODEL.CLASSICAL.OPTIONS")  # nodes of any options, by name
 PLUGINS = "PLUGINS"
 FROM_DATASET = -1  # a class count that is taken from the training dataset
 
@@ -191,6 +191,13 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # Repeats of the BiFPN, whose channels are MODEL.FPN.OUT_CHANNELS; EfficientDet-D0 has 3 of 64 channels.
     cfg.MODEL.BIFPN = CfgNode({"REPEATS": 3})
     _add_detectron2_networks(cfg)
+    # ClassicalSegmentor, docs/classical.md: its method, the options that are given, by name (the others are tuned),
+    # images in which the colours of the classes are counted, of each training dataset, and on which settings are tried.
+    cfg.MODEL.CLASSICAL = CfgNode({"METHOD": "watershed", "COLOR_IMAGES": 500, "TUNING_IMAGES": 40})
+    cfg.MODEL.CLASSICAL.OPTIONS = CfgNode(new_allowed=True)
+    # build_torchvision_fpn_backbone: any torchvision classification network with strides 4, 8, 16, 32.
+    # WEIGHTS: name of torchvision weights ("DEFAULT", "IMAGENET1K_V2"), downloaded by torchvision; "": random.
+    cfg.MODEL.TORCHVISION = CfgNode({"NAME": "mobilenet_v3_large", "WEIGHTS": ""})
     # Feature maps in NHWC order, which GPUs compute faster, mainly with SOLVER.AMP; a line of the log says if it holds.
     cfg.MODEL.CHANNELS_LAST = False
     # torch.compile of the backbone, the semantic head and the RPN's head; a line of the log says if they ran compiled.
@@ -377,7 +384,7 @@ def load_config(path: str | Path = "", opts: Sequence[str] = ()) -> CfgNode:
     if len(opts) % 2:
         raise ConfigError(f"expected KEY VALUE pairs, got {len(opts)} words: {list(opts)}")
     try:
-        cfg.merge_from_list(_without_fusion_options(cfg, opts))
+        cfg.merge_from_list(_without_method_options(cfg, opts))
     except (KeyError, ValueError, AssertionError) as error:
         raise _explained(cfg, error, "command line") from error
     complete_normalization(cfg)
@@ -395,25 +402,26 @@ def _with_text_keys(node: CfgNode) -> CfgNode:
     return texts
 
 
-def _without_fusion_options(cfg: CfgNode, opts: Sequence[str]) -> list[str]:
-    """Merge options of the fusion method, which yacs takes only from files, and return the other KEY VALUE pairs.
+def _without_method_options(cfg: CfgNode, opts: Sequence[str]) -> list[str]:
+    """Merge options of methods, which yacs takes only from files, and return the other KEY VALUE pairs.
 
     Both `MODEL.PANOPTIC.FUSION.OPTIONS "{'nms': 'box'}"` and `MODEL.PANOPTIC.FUSION.OPTIONS.nms box` are understood.
     """
     remaining: list[str] = []
     for key, text in zip(opts[::2], opts[1::2], strict=True):
-        if key != FUSION_OPTIONS and not key.startswith(f"{FUSION_OPTIONS}."):
+        node = next((name for name in METHOD_OPTIONS if key == name or key.startswith(f"{name}.")), None)
+        if node is None:
             remaining += [key, text]
             continue
         try:
             value = parse_yaml(text) if isinstance(text, str) else text
         except ConfigError:
             value = None
-        if key != FUSION_OPTIONS:
-            value = {key.removeprefix(f"{FUSION_OPTIONS}."): value}
+        if key != node:
+            value = {key.removeprefix(f"{node}."): value}
         if not isinstance(value, dict):
-            raise ConfigError(f"expected options by name, such as {{nms: box}}, got {text!r}", where=FUSION_OPTIONS)
-        cfg.MODEL.PANOPTIC.FUSION.OPTIONS.update(CfgNode(value))
+            raise ConfigError(f"expected options by name, such as {{nms: box}}, got {text!r}", where=node)
+        attrgetter(node)(cfg).update(CfgNode(value))
     return remaining
 
 

@@ -28,7 +28,7 @@ class KMeans(ClassicalMethod):
     """
 
     is_partition = True
-    grid = {"blur_px": (1.0, 2.0), "clusters": (4, 6, 10), "position": (0.0, 20.0, 60.0), "min_area_px": (20, 50)}
+    grid = {"clusters": (4, 6, 10), "position": (0.0, 20.0, 60.0), "min_area_px": (20, 50, 100)}
     clusters: int = 6
     position: float = 20.0
 
@@ -62,7 +62,12 @@ class SlicMerging(ClassicalMethod):
 
     is_partition = True
     needs_scikit_image = True
-    grid = {"segments": (200, 400), "compactness": (5.0, 10.0), "max_distance": (5.0, 10.0, 15.0)}
+    grid = {
+        "segments": (200, 400),
+        "compactness": (5.0, 10.0),
+        "max_distance": (5.0, 10.0, 15.0),
+        "min_area_px": (20, 100),
+    }
     segments: int = 300
     compactness: float = 10.0
     max_distance: float = 10.0

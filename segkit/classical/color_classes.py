@@ -42,7 +42,7 @@ class ColorClasses:
         """
         colors, labels = quantize_colors(image).reshape(-1), label_map.reshape(-1)
         areas_px = np.maximum(np.bincount(labels), 1)
-        sums = [np.bincount(labels, votes[colors]) for votes in self._vote(classes)]
+        sums = [np.bincount(labels, votes[colors]) for votes in self._vote()[[*classes]]]
         shares = (np.array(sums) / areas_px)[:, 1:]
         best = shares.argmax(axis=0)
         return np.array([*classes], dtype=np.int64)[best], shares.max(axis=0)
@@ -57,13 +57,12 @@ class ColorClasses:
         Returns:
             (H, W) int64 class.
         """
-        best: NDArray[np.int64] = np.array([*classes], dtype=np.int64)[self._vote(classes).argmax(axis=0)]
+        best: NDArray[np.int64] = np.array([*classes], dtype=np.int64)[self._vote()[[*classes]].argmax(axis=0)]
         return best[quantize_colors(image)]
 
-    def _vote(self, classes: Sequence[int]) -> NDArray[np.float64]:
+    def _vote(self) -> NDArray[np.float64]:
         """(K, COLORS), the vote of each colour for each class."""
-        shares = self.shares[[*classes]]
-        return np.asarray(shares / shares.sum(axis=0), dtype=np.float64)
+        return np.asarray(self.shares / self.shares.sum(axis=0), dtype=np.float64)
 
 
 def count_colors(image: NDArray[np.uint8], class_map: NDArray[np.integer], classes: int) -> NDArray[np.int64]:

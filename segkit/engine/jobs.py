@@ -30,6 +30,8 @@ from segkit.engine.terminal_log import keep_records, shorten_terminal_log, write
 from segkit.engine.training.schedules import scale_schedule
 from segkit.engine.training.trackers import check_trackers
 from segkit.engine.training.trainer import Trainer
+from segkit.engine.training.tuning import tune
+from segkit.structures.architecture_spec import get_architecture_spec
 from segkit.utils.config_files import find_config_file
 from segkit.utils.errors import ConfigError
 from segkit.utils.files import convert_write_errors
@@ -148,6 +150,8 @@ def run_in_this_process(
 def train(cfg: CfgNode, *, resume: bool = False, lock: RunLock | None = None) -> dict[str, Any] | None:
     """Train, write checkpoints, and evaluate every TEST.EVAL_PERIOD iterations and at the end.
 
+    An architecture without gradients is tuned and evaluated (`tune`), from the beginning also with `resume`.
+
     Args:
         cfg: config of `prepare_config`.
         resume: continue from the last checkpoint of OUTPUT_DIR.
@@ -156,6 +160,10 @@ def train(cfg: CfgNode, *, resume: bool = False, lock: RunLock | None = None) ->
     Returns:
         The results of the last evaluation, None if there was none.
     """
+    if get_architecture_spec(cfg.MODEL.META_ARCHITECTURE).training == "grid":
+        model = Trainer.build_model(cfg)
+        tune(cfg, model)
+        return Trainer.test(cfg, model) if cfg.DATASETS.TEST else None
     trainer = Trainer(cfg)
     trainer.register_hooks([RunLockHook(lock)] if lock else [])
     trainer.resume_or_load(resume=resume)

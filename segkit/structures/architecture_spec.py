@@ -39,6 +39,8 @@ class ArchitectureSpec:
         thing_channels: the only value of MODEL.SEM_SEG_HEAD.THING_CHANNELS that the model works with; "auto": any.
         crops_after_resize: whether INPUT.CROP cuts the resized image, for heads that pool a crop of fixed size;
             otherwise INPUT.CROP.AFTER_RESIZE decides.
+        training: "gradient": by steps of an optimizer. "grid": without parameters; the model sees labelled images
+            (`observe`), then each of its `list_settings` is tried (`set_options`): segkit/engine/training/tuning.py.
     """
 
     name: str
@@ -50,6 +52,7 @@ class ArchitectureSpec:
     fusion: str = "heuristic"
     thing_channels: Literal["auto", "one", "per_class"] = "auto"
     crops_after_resize: bool = False
+    training: Literal["gradient", "grid"] = "gradient"
 
 
 @dataclass(frozen=True)

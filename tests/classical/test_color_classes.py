@@ -48,13 +48,12 @@ def test_only_the_classes_in_question_are_voted_for() -> None:
     label_map = np.array([[1, 2]], dtype=np.int32)
     classes, scores = trained().classify_regions(label_map, image([RED, GREEN]), (2, 1))
     assert classes.tolist() == [1, 1]
-    assert scores == pytest.approx([1, 1], abs=1e-4)
-    assert trained().classify_regions(label_map, image([RED, GREEN]), (3,))[1].tolist() == [1, 1]
+    assert scores == pytest.approx([1 / 3, 1], abs=1e-4)  # 2/3 of the first vote are for class 0
 
 
 def test_a_colour_that_was_never_seen_votes_for_all_alike() -> None:
     classes, scores = trained().classify_regions(np.array([[1]], dtype=np.int32), image([(130, 130, 130)]), (1, 2))
-    assert (classes.tolist(), scores.tolist()) == ([1], [0.5])
+    assert (classes.tolist(), scores.tolist()) == ([1], [0.25])
 
 
 def test_pixels_and_images_without_regions() -> None:

@@ -102,7 +102,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         """Fill the whole model.
 
         Args:
-            path: see `load`.
+            path: see `load`. A model without parameters needs no file.
 
         Returns:
             See `load`.
@@ -111,6 +111,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             CheckpointError: an empty path, or a file that does not fill every weight.
         """
         if not path:
+            if next(self.model.parameters(), None) is None:
+                return {}
             raise CheckpointError("no weights: pass --weights or MODEL.WEIGHTS")
         return self.load(path, checkpointables=[], strict=True)
 

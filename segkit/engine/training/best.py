@@ -22,6 +22,7 @@ class BestResult:
         metric: its name, as "segm/AP", or the end of it, as "AP50"; of several test datasets the first that has it.
             "auto": the first of `AUTO_METRICS` that the first evaluation has, otherwise its first metric.
             "": nothing is compared.
+        step: what is counted, for the log.
 
     Attributes:
         name: the metric with its task, and dataset if there are several; "" before the first evaluation.
@@ -31,8 +32,8 @@ class BestResult:
         evaluated: iterations that were done at the last evaluation.
     """
 
-    def __init__(self, metric: str) -> None:
-        self.metric = metric
+    def __init__(self, metric: str, step: str = "iteration") -> None:
+        self.metric, self.step = metric, step
         self.name = ""
         self.value: float | None = None
         self.iteration = self.without_gain = self.evaluated = 0
@@ -55,14 +56,14 @@ class BestResult:
         value = defined.get(self.name)
         if value is None:
             remedy = suggest(self.metric, defined, f"the results are {', '.join(defined) or 'all undefined'}")
-            text = "iteration %d: the evaluation has no metric %s to compare (TEST.BEST_METRIC); %s"
-            logger.warning(text, iteration, self.name or self.metric, remedy)
+            text = "%s %d: the evaluation has no metric %s to compare (TEST.BEST_METRIC); %s"
+            logger.warning(text, self.step, iteration, self.name or self.metric, remedy)
             return False
         if self.value is not None and value <= self.value:
             self.without_gain += 1
             return False
         self.value, self.iteration, self.without_gain = value, iteration, 0
-        logger.info("iteration %d: %s %.3f is the best so far", iteration, self.name, value)
+        logger.info("%s %d: %s %.3f is the best so far", self.step, iteration, self.name, value)
         return True
 
     def state_dict(self) -> dict[str, Any]:

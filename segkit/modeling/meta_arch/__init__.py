@@ -1,7 +1,8 @@
 """Meta-architectures, one file each; importing this package registers them and their specs."""
 
 from segkit.modeling.meta_arch import detectron2
+from segkit.modeling.meta_arch.classical_segmentor import ClassicalSegmentor
 from segkit.modeling.meta_arch.panoptic_deeplab import PanopticDeepLab
 from segkit.modeling.meta_arch.panoptic_rcnn import PanopticRCNN
 
-__all__ = ["PanopticDeepLab", "PanopticRCNN", "detectron2"]
+__all__ = ["ClassicalSegmentor", "PanopticDeepLab", "PanopticRCNN", "detectron2"]
