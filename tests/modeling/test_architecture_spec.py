@@ -54,7 +54,7 @@ def test_a_registered_spec_is_found_and_an_unknown_name_is_an_error() -> None:
     spec = ArchitectureSpec("t_mine", targets=("semantic",), outputs=("sem_seg",))
     register_architecture(spec)
     assert get_architecture_spec("t_mine") is spec
-    with pytest.raises(ConfigError, match="'t_other' is unknown; choose one of GeneralizedRCNN"):
+    with pytest.raises(ConfigError, match="'t_other' is unknown; choose one of ClassicalSegmentor"):
         read_config(opts=["MODEL.META_ARCHITECTURE", "t_other"])
 
 
