@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from detectron2.projects.panoptic_deeplab import PanopticDeepLab as TheirModel
 
 from segkit.config import load_config
 from segkit.fusion import explanations
-from segkit.modeling import register_models
+from segkit.modeling import center_heads, register_models
 from segkit.modeling.center_heads import PROJECT
 from segkit.modeling.meta_arch import PanopticDeepLab
 from segkit.modeling.postprocessing import centers as center_outputs
@@ -239,3 +241,20 @@ def test_head_outputs_hold_no_instances() -> None:
     none = center_outputs.build_no_instances((3, 4))
     assert len(none) == 0
     assert none.size_hw == (3, 4)
+
+
+def test_detectron2s_heads_are_imported_without_panopticapi(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its mapper, in the same package, imports a function of panopticapi, which is not required."""
+
+    def import_module(name: str) -> Any:
+        assert name == "detectron2.projects.panoptic_deeplab"
+        return sys.modules["panopticapi.utils"].rgb2id
+
+    for name in ("panopticapi", "panopticapi.utils"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", lambda name: None)
+        patch.setattr(importlib, "import_module", import_module)
+        convert = center_heads._import_project()
+    assert convert(np.array([[[1, 2, 3]]], dtype=np.uint8)).tolist() == [[1 + 2 * 256 + 3 * 256**2]]
+    assert not {"panopticapi", "panopticapi.utils"} & {*sys.modules}
