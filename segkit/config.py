@@ -195,9 +195,6 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # images in which the colours of the classes are counted, of each training dataset, and on which settings are tried.
     cfg.MODEL.CLASSICAL = CfgNode({"METHOD": "watershed", "COLOR_IMAGES": 500, "TUNING_IMAGES": 40})
     cfg.MODEL.CLASSICAL.OPTIONS = CfgNode(new_allowed=True)
-    # build_torchvision_fpn_backbone: any torchvision classification network with strides 4, 8, 16, 32.
-    # WEIGHTS: name of torchvision weights ("DEFAULT", "IMAGENET1K_V2"), downloaded by torchvision; "": random.
-    cfg.MODEL.TORCHVISION = CfgNode({"NAME": "mobilenet_v3_large", "WEIGHTS": ""})
     # Feature maps in NHWC order, which GPUs compute faster, mainly with SOLVER.AMP; a line of the log says if it holds.
     cfg.MODEL.CHANNELS_LAST = False
     # torch.compile of the backbone, the semantic head and the RPN's head; a line of the log says if they ran compiled.
