@@ -1,6 +1,6 @@
 """Weights of other packages as segkit's, one file for each source; importing this package registers the sources."""
 
-from segkit.engine.importers import detectron2_projects, detectron2_zoo, torchvision_mask_rcnn
+from segkit.engine.importers import detectron2_projects, detectron2_zoo, torchvision_deeplab, torchvision_mask_rcnn
 from segkit.engine.importers.base import WeightSource, get_sources
 from segkit.engine.importers.importing import import_weights
 
@@ -10,5 +10,6 @@ __all__ = [
     "detectron2_zoo",
     "get_sources",
     "import_weights",
+    "torchvision_deeplab",
     "torchvision_mask_rcnn",
 ]
