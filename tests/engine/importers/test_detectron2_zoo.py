@@ -55,9 +55,12 @@ def test_panoptic_fpn_gives_detectron2s_outputs(tmp_path: Path, roi_heads: str) 
         expected, got = theirs.inference(batch, False), predictor.model.inference(batch, do_postprocess=False)
     for their_image, our_image in zip(expected[0], got[0], strict=True):
         assert len(our_image) == len(their_image) > 5
-        boxes = our_image.pred_boxes.tensor, their_image.pred_boxes.tensor
-        torch.testing.assert_close(*boxes, atol=TOLERANCE, rtol=TOLERANCE)
-        torch.testing.assert_close(our_image.pred_masks, their_image.pred_masks, atol=TOLERANCE, rtol=TOLERANCE)
+        # Scores within rounding of each other may change places: each detection is compared with the nearest one.
+        rows = [torch.cat([x.pred_boxes.tensor, x.pred_classes[:, None]], 1) for x in (our_image, their_image)]
+        distance, nearest = (rows[0][:, None] - rows[1][None]).abs().amax(2).min(1)
+        assert distance.max() < TOLERANCE
+        masks = our_image.pred_masks, their_image.pred_masks[nearest]
+        torch.testing.assert_close(*masks, atol=TOLERANCE, rtol=TOLERANCE)
     torch.testing.assert_close(got[1], expected[1], atol=TOLERANCE, rtol=TOLERANCE)
     assert predictor.categories.stuff[0].name == "c8"
 
