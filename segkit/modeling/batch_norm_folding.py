@@ -8,19 +8,34 @@ from typing import Any
 
 import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
+from timm.layers import BatchNormAct2d, Conv2dSame, FrozenBatchNormAct2d
 from torch import fx, nn
+from torchvision.ops.misc import FrozenBatchNorm2d as TorchvisionFrozenBatchNorm2d
 
 # Other classes may compute their weights in the forward pass.
-CONVOLUTIONS = (nn.Conv2d, Conv2d)
-BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # timm's subclasses apply an activation too
+CONVOLUTIONS = (nn.Conv2d, Conv2d, Conv2dSame)
+BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNormAct2d)
+FROZEN_NORMS = (FrozenBatchNorm2d, TorchvisionFrozenBatchNorm2d, FrozenBatchNormAct2d)  # the second is in timm's
+WITH_ACTIVATION = (BatchNormAct2d, FrozenBatchNormAct2d)
+# Modules of timm whose classes apply a batch norm right after the convolution that they list before it.
+TIMM_MODULES = tuple(
+    f"timm.{name}"
+    for name in (
+        "layers.conv_bn_act",
+        "models._efficientnet_blocks",
+        "models.efficientnet",
+        "models.mobilenetv3",
+        "models.resnet",
+    )
+)
 
 
 def fold_batch_norms(model: nn.Module) -> Callable[[], int]:
     """Fold frozen and evaluated batch norms into the convolutions whose outputs they take, in place.
 
-    They are found in Detectron2's Conv2d, behind a convolution in nn.Sequential, and in graphs of torch.fx
-    (torchvision's feature extractors, not timm's networks). Outputs change by rounding. Batch norms in training mode
-    stay.
+    They are found in Detectron2's Conv2d, behind a convolution in nn.Sequential, in graphs of torch.fx (torchvision's
+    feature extractors), and in timm's networks of `TIMM_MODULES`, whose batch norms may have an activation, which
+    stays. Outputs change by rounding. Batch norms in training mode stay.
 
     Args:
         model: The model. Until the batch norms are back it must be neither trained nor saved.
@@ -33,7 +48,8 @@ def fold_batch_norms(model: nn.Module) -> Callable[[], int]:
         norm = getattr(parent, name)
         folded.append((conv, parent, name, norm, conv.weight, conv.bias))
         conv.weight, conv.bias = _fold(conv, norm)
-        setattr(parent, name, None if parent is conv else nn.Identity())
+        rest = norm.act if isinstance(norm, WITH_ACTIVATION) else nn.Identity()
+        setattr(parent, name, None if parent is conv else rest)
 
     def unfold() -> int:
         count = len(folded)
@@ -50,7 +66,7 @@ def _find_pairs(model: nn.Module) -> Iterator[tuple[Any, Any, str]]:
     for module in model.modules():
         if type(module) is Conv2d and _is_fixed(module.norm):
             yield module, module, "norm"
-        elif isinstance(module, nn.Sequential):
+        elif isinstance(module, nn.Sequential) or type(module).__module__ in TIMM_MODULES:
             for (_, first), (name, second) in pairwise(module._modules.items()):
                 if _is_bare(first) and _is_fixed(second):
                     yield first, module, name
@@ -79,9 +95,11 @@ def _is_bare(module: Any) -> bool:
 
 def _is_fixed(norm: Any) -> bool:
     """Whether a module is a batch norm whose statistics do not depend on the batch."""
+    if isinstance(norm, WITH_ACTIVATION) and not isinstance(norm.drop, nn.Identity):
+        return False
     if type(norm) in BATCH_NORMS:
         return not norm.training and norm.running_mean is not None
-    return isinstance(norm, FrozenBatchNorm2d)
+    return isinstance(norm, FROZEN_NORMS)
 
 
 @torch.no_grad()

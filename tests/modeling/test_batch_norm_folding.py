@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
 import torch
 import torchvision
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_model
-from timm.layers import BatchNormAct2d
 from torch import nn
 
 from segkit.modeling import register_models
+from segkit.modeling.backbones.timm_network import TimmBackbone
 from segkit.modeling.batch_norm_folding import fold_batch_norms
 from tests.helpers.small_models import images, small_config
 
@@ -71,15 +72,35 @@ def test_logits_are_equal_up_to_rounding_and_the_weights_come_back() -> None:
         assert all(torch.equal(a, b) for a, b in zip(compute_heads(model, proposals)[:-1], plain, strict=True))
 
 
-def test_graphs_are_folded_and_batch_norms_with_an_activation_stay() -> None:
-    """A ResNet-18 has 20 batch norms; timm's BatchNormAct2d is followed by its own ReLU."""
+def test_graphs_are_folded() -> None:
+    """A ResNet-18 has 20 batch norms."""
     x = torch.rand(1, 3, 32, 32)
     network = torch.fx.symbolic_trace(torchvision.models.resnet18()).eval()
     expected = network(x)
     unfold = fold_batch_norms(network)
     assert (network(x) - expected).abs().max() <= TOLERANCE * expected.abs().max()
     assert unfold() == 20
-    assert fold_batch_norms(nn.Sequential(nn.Conv2d(3, 3, 1), BatchNormAct2d(3)).eval())() == 0
+
+
+@pytest.mark.parametrize("norm", ["", "FrozenBN"])
+@pytest.mark.parametrize("name", ["test_efficientnet", "mobilenetv3_small_050", "tf_efficientnet_lite0", "resnet18"])
+def test_every_batch_norm_of_timm_is_folded_and_its_activation_stays(name: str, norm: str) -> None:
+    torch.manual_seed(0)
+    backbone = TimmBackbone(name, norm=norm).eval()
+    norms = [module for module in backbone.modules() if hasattr(module, "running_var")]
+    for module in norms:
+        module.running_mean.uniform_(-0.5, 0.5)
+        module.running_var.uniform_(0.5, 2.0)
+        module.bias.data.uniform_(-0.5, 0.5)
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = backbone(x)
+        unfold = fold_batch_norms(backbone)
+        folded = backbone(x)
+        for level, feature in expected.items():
+            assert (folded[level] - feature).abs().max() <= 1e-5 * feature.abs().max()
+        assert unfold() == len(norms)
+        assert all(torch.equal(feature, expected[level]) for level, feature in backbone(x).items())
 
 
 def test_only_batch_norms_right_behind_a_convolution_are_folded() -> None:

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from detectron2.modeling import build_backbone
+from detectron2.structures import ImageList
 from torch.nn import functional as F
 
 from segkit.config import load_config
@@ -63,6 +64,18 @@ def test_a_plain_vit_has_a_simple_pyramid_for_images_of_any_size(name: str, opti
         "simfp_4",
         "simfp_5",
     }
+
+
+def test_a_network_of_one_size_takes_it_though_it_is_no_multiple_of_the_last_stride() -> None:
+    """LeViT: 224 = 3.5 x 64; the map of stride 64 has 4 x 4 pixels. One image of 200 x 180 is padded to 224 x 224."""
+    backbone = build("levit_128s", "", "INPUT.MAX_SIZE_TRAIN", "224", "INPUT.MAX_SIZE_TEST", "224").eval()
+    image = torch.zeros(3, 200, 180)
+    padding = {"padding_constraints": backbone.padding_constraints}
+    batch = ImageList.from_tensors([image], backbone.size_divisibility, **padding).tensor
+    with torch.no_grad():
+        features = backbone(batch)
+    assert batch.shape[2:] == (224, 224)
+    assert {level: feature.shape[2] for level, feature in features.items()} == {"res4": 14, "res5": 7, "res6": 4}
 
 
 def test_dilated_networks_keep_the_names_of_their_levels() -> None:

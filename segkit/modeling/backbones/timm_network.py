@@ -113,8 +113,8 @@ class TimmBackbone(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Pixels of which the sides of an image must be multiples."""
-        return max(self._out_feature_strides.values())
+        """Pixels of which the sides of an image must be multiples: the largest stride, or `square_size`."""
+        return self.square_size or max(self._out_feature_strides.values())
 
     @property
     def padding_constraints(self) -> dict[str, int]:
