@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from segkit.utils.config_files import list_recipes
-
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "datasets").glob("*.md")])
 # In code spans: a path that begins with a folder of the repository or of the package.
@@ -61,12 +59,6 @@ def test_tests_that_the_pages_name_exist() -> None:
     sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     named = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8"))}
     assert [name for name in sorted(named) if f"def {name}(" not in sources] == []
-
-
-def test_the_table_of_recipes_is_complete() -> None:
-    rows = re.findall(r"^\| (`.*?`) \|", (ROOT / "docs/datasets.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    named = [name for row in rows for name in re.findall(r"`([a-z]+/\w+)`", row)]
-    assert sorted(named) == sorted(list_recipes())
 
 
 def test_every_environment_variable_has_a_row_in_its_page() -> None:
