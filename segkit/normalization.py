@@ -13,7 +13,8 @@ from segkit.utils.text import find_similar
 TIMM_BUILDERS = "build_timm_"
 BYTE = 255  # timm's constants are for pixels in 0..1
 MAX_SIMILAR = 3
-GREY = "L"  # INPUT.FORMAT of one channel
+# Values of INPUT.FORMAT: of one channel, of as many as the images have, and those that follow from the dataset.
+GREY, ALL_CHANNELS, COLOR_FORMATS = "L", "CHANNELS", ("RGB", "BGR")
 
 
 def find_timm_config(name: str) -> dict[str, Any]:
@@ -72,13 +73,15 @@ def compute_normalization(cfg: CfgNode) -> tuple[list[float], list[float]]:
 def complete_normalization(cfg: CfgNode) -> None:
     """Set MODEL.PIXEL_MEAN and PIXEL_STD, in place, if they are empty lists.
 
+    With INPUT.FORMAT "CHANNELS" they stay empty: the training computes them from its images.
+
     Args:
         cfg: a config with segkit's keys.
 
     Raises:
         ConfigError: see `compute_normalization`.
     """
-    if cfg.MODEL.PIXEL_MEAN and cfg.MODEL.PIXEL_STD:
+    if (cfg.MODEL.PIXEL_MEAN and cfg.MODEL.PIXEL_STD) or cfg.INPUT.FORMAT == ALL_CHANNELS:
         return
     mean, std = compute_normalization(cfg)
     given = len(cfg.MODEL.PIXEL_MEAN) or len(cfg.MODEL.PIXEL_STD)

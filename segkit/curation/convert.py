@@ -14,6 +14,7 @@ from pathlib import Path
 from segkit.curation.image_files import check_sizes, inspect_image
 from segkit.curation.issues import RULES, IssueList
 from segkit.formats import coco, png
+from segkit.formats.bands import RGB
 from segkit.formats.base import DatasetImage, DatasetReader, DatasetWriter, UnfitImageError
 from segkit.formats.derive import build_semantic_map
 from segkit.formats.image_io import read_image_size
@@ -125,19 +126,21 @@ def check_image_sizes(reader: DatasetReader) -> None:
 
 
 def list_lost_extras(reader: DatasetReader, writer: DatasetWriter) -> list[str]:
-    """List the keys of COCO's JSON besides annotations, e.g. licences, that the other format cannot hold.
+    """List the keys of COCO's JSON besides annotations, e.g. licences, and channels, that the other format cannot hold.
 
     Args:
         reader: The dataset.
         writer: Writer of the other format.
 
     Returns:
-        One line, or none if nothing is lost.
+        A line for each, or none if nothing is lost.
     """
+    shown = f"{reader.channels - RGB} of the {reader.channels} channels of images that are written as PNG"
+    losses = [shown] if reader.channels > RGB else []
     keys = {key for image in reader.images for key in image.extra} | {*reader.info}
     if writer.writes_extras or not keys:
-        return []
-    return [f"keys of the dataset and its images: {abbreviate(sorted(keys))}"]
+        return losses
+    return [*losses, f"keys of the dataset and its images: {abbreviate(sorted(keys))}"]
 
 
 def summarize_losses(losses: Iterable[ConversionLoss], limit: int = 20) -> list[str]:

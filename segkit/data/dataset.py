@@ -29,6 +29,7 @@ class Dataset:
         instances_json: the COCO instances that train and evaluate boxes and masks, if there is such a file.
         uses_segkit_mapper: False for Detectron2's names, whose records go through Detectron2's DatasetMapper.
         metadata: further entries of Detectron2's MetadataCatalog.
+        channels: number of channels of the images, see `DatasetReader.channels`.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Dataset:
     instances_json: Path | None = None
     uses_segkit_mapper: bool = True
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    channels: int = 3
 
     @property
     def default_thing_channels(self) -> str:

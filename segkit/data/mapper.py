@@ -13,9 +13,10 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from PIL import Image
 
-from segkit.data.augmentations.build import SafeResize, build_augmentations, build_copy_paste
+from segkit.data.augmentations.build import build_augmentations, build_copy_paste
 from segkit.data.augmentations.copy_paste import CopyPaste, Sample
 from segkit.data.augmentations.jitter import LargeScaleJitter
+from segkit.data.augmentations.resize import SafeResize
 from segkit.data.augmentations.scene import Scene, SegmentMap, build_annotated_instances
 from segkit.data.center_targets import CenterTargets
 from segkit.data.class_counts import get_thing_channels
@@ -23,7 +24,9 @@ from segkit.data.dataset import Dataset, Record
 from segkit.data.ground_truth import has_segmentation, read_segmentation
 from segkit.data.label_counts import THREADS, LabelCounts, count_record
 from segkit.data.loaders.readers import find_image
+from segkit.formats.bands import RGB
 from segkit.formats.image_io import open_image, read_image_size
+from segkit.normalization import ALL_CHANNELS, COLOR_FORMATS
 from segkit.structures import IGNORE_LABEL, CategorySet, SemanticSpace
 from segkit.structures.architecture_spec import Target, get_architecture_spec, get_head_specs
 from segkit.utils.errors import ConfigError, DatasetError
@@ -131,7 +134,7 @@ class SegkitMapper:
             most_skipped=sum(len(d.records) for d in datasets) if skips else 0,
             targets=targets,
             center_targets=CenterTargets.from_config(cfg) if "centers" in targets else None,
-            drafts=cfg.INPUT.DRAFT_JPEG,
+            drafts=cfg.INPUT.DRAFT_JPEG and cfg.INPUT.FORMAT != ALL_CHANNELS,
             bitmasks=cfg.INPUT.MASK_FORMAT == "bitmask" or any(head.needs_bitmasks for head in get_head_specs(cfg)),
         )
 
@@ -223,7 +226,7 @@ def read_image(record: Record, image_format: str, least_hw: tuple[int, int] | No
 
     Args:
         record: a Detectron2 dataset dict.
-        image_format: INPUT.FORMAT, see `convert_pixels`.
+        image_format: INPUT.FORMAT, see `convert_pixels`; for "CHANNELS" as the reader gives them, if there is one.
         least_hw: see `open_image`.
 
     Returns:
@@ -232,9 +235,11 @@ def read_image(record: Record, image_format: str, least_hw: tuple[int, int] | No
     Raises:
         DatasetError: the file is missing, damaged, or not of the record's size.
     """
-    path = Path(record["file_name"])
-    if "reader" in record and not path.is_file():  # a slice of a volume has no file of its own
-        reader, listed = find_image(record["reader"], record["image_id"])
+    path, key = Path(record["file_name"]), record.get("reader")
+    if key is not None and (key.channels != RGB or not path.is_file()):  # a slice of a volume has no file of its own
+        reader, listed = find_image(key, record["image_id"])
+        if image_format == ALL_CHANNELS:
+            return reader.read_channels(listed)
         return convert_pixels(Image.fromarray(reader.read_image(listed)), image_format)
     image = open_image(path, least_hw)
     height, width = (image.height, image.width) if least_hw is None else read_image_size(path)
@@ -253,7 +258,7 @@ def convert_pixels(image: Image.Image, image_format: str) -> np.ndarray:
 
     Args:
         image: 8-bit image.
-        image_format: "RGB" or "BGR" (uint8), another mode of Pillow, or "YUV-BT.601" (float).
+        image_format: "RGB" or "BGR" (uint8), another mode of Pillow, or "YUV-BT.601" (float); "CHANNELS" is RGB.
 
     Returns:
         (H, W, C) pixels.
@@ -261,7 +266,8 @@ def convert_pixels(image: Image.Image, image_format: str) -> np.ndarray:
     Raises:
         ConfigError: the format is none of these.
     """
-    if image_format in ("RGB", "BGR"):
+    image_format = "RGB" if image_format == ALL_CHANNELS else image_format
+    if image_format in COLOR_FORMATS:
         rgb = image if image.mode == "RGB" else image.convert("RGB")
         packed = rgb.tobytes("raw", image_format)  # BGR in forward order in memory: no later step has to copy it
         return np.frombuffer(packed, dtype=np.uint8).reshape(image.height, image.width, 3)
@@ -304,7 +310,7 @@ def check_files(dataset: Dataset, limit: int) -> CheckedFiles:
     rows = np.unique(np.linspace(0, len(dataset.records) - 1, count).round().astype(int)).tolist()
 
     def check_record(record: Record) -> tuple[bool, LabelCounts]:
-        read_image(record, "BGR")
+        read_image(record, ALL_CHANNELS)
         segmentation = read_segmentation(record, dataset.categories) if has_segmentation(record) else None
         is_labelled = segmentation is None or bool(segmentation.segments)
         return is_labelled, count_record(record, dataset.categories, segmentation)

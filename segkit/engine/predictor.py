@@ -17,7 +17,7 @@ from detectron2.modeling import build_model
 from pycocotools import mask as coco_mask
 
 from segkit.config import with_segkit_keys
-from segkit.data.augmentations.build import SafeResize
+from segkit.data.augmentations.resize import SafeResize
 from segkit.data.catalog import get_categories
 from segkit.data.class_counts import choose_thing_channels, resolve_for_categories
 from segkit.data.mapper import convert_pixels
@@ -27,8 +27,9 @@ from segkit.engine.inference_options import apply_inference_options
 from segkit.evaluation import predictions, samples
 from segkit.evaluation.semantic import argmax_channels
 from segkit.formats import coco, png
+from segkit.formats.bands import RGB, read_bands, to_rgb
 from segkit.formats.image_io import open_image
-from segkit.normalization import GREY
+from segkit.normalization import ALL_CHANNELS, GREY
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import dump_json
 from segkit.utils.progress import track
@@ -49,9 +50,12 @@ class Predictor:
     Args:
         cfg: config of `segkit.engine.setup.read_config`, with MODEL.WEIGHTS.
 
+    Attributes:
+        channels: number of channels of the images.
+
     Raises:
         CheckpointError: the weights do not belong to the model.
-        ConfigError: neither the weights nor the config say what the classes are.
+        ConfigError: neither the weights nor the config say what the classes are, or how many channels images have.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -62,6 +66,10 @@ class Predictor:
         channels = choose_thing_channels(self.cfg, channels)
         resolve_for_categories(self.cfg, self.categories, channels, "of the weights")
         self.space = self.categories.build_semantic_space(self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS)
+        if not self.cfg.MODEL.PIXEL_MEAN:  # INPUT.FORMAT is "CHANNELS"
+            problem = "it is empty: the number of input channels is not known"
+            raise ConfigError(problem, where="MODEL.PIXEL_MEAN", remedy="give the config.yaml of the run")
+        self.channels = {GREY: 1, ALL_CHANNELS: len(self.cfg.MODEL.PIXEL_MEAN)}.get(self.cfg.INPUT.FORMAT, RGB)
         self.model = build_model(self.cfg).eval()
         SafeCheckpointer(self.model).load_for_inference(cfg.MODEL.WEIGHTS)
         apply_inference_options(self.cfg, self.model)
@@ -73,7 +81,8 @@ class Predictor:
         """Run the model on one image.
 
         Args:
-            image: (H, W, C) uint8, C channels as cfg.INPUT.FORMAT says: 3, or 1 for "L".
+            image: (H, W, C) uint8, C channels as cfg.INPUT.FORMAT says: 3, 1 for "L", those of the training's images
+                for "CHANNELS".
 
         Returns:
             The model's output, see `PanopticRCNN.inference`.
@@ -81,7 +90,7 @@ class Predictor:
         Raises:
             ValueError: the image has another shape or dtype.
         """
-        channels = 1 if self.cfg.INPUT.FORMAT == GREY else 3
+        channels = self.channels
         if image.ndim != 3 or image.shape[2] != channels or image.dtype != np.uint8:
             raise ValueError(f"image must be (H, W, {channels}) uint8, got {image.shape} {image.dtype}")
         height, width = image.shape[:2]
@@ -94,14 +103,17 @@ class Predictor:
         """Read an image as training reads it.
 
         Args:
-            path: an image file of any format that `segkit.formats.image_io.open_image` reads.
+            path: an image file of any format that `segkit.formats.image_io.open_image` reads; for INPUT.FORMAT
+                "CHANNELS" one that `segkit.formats.bands.read_bands` reads, unless there are three channels.
 
         Returns:
-            (H, W, C) uint8, C channels as cfg.INPUT.FORMAT says: 3, or 1 for "L".
+            (H, W, C) uint8, C channels as for `__call__`.
 
         Raises:
-            DatasetError: see `open_image`.
+            DatasetError: see `open_image` and `read_bands`.
         """
+        if self.cfg.INPUT.FORMAT == ALL_CHANNELS and self.channels != RGB:
+            return read_bands(path, self.channels)
         return convert_pixels(open_image(Path(path)), self.cfg.INPUT.FORMAT)
 
 
@@ -182,8 +194,7 @@ class _Results:
         if self.tasks == SEMANTICS_ONLY:
             png.write_labels(self.output / LABELS / png_name, argmax_channels(result["sem_seg"]).cpu().numpy())
         image_rgb = np.ascontiguousarray(image[:, :, ::-1]) if cfg.INPUT.FORMAT == "BGR" else image
-        if image_rgb.shape[2] == 1:
-            image_rgb = np.repeat(image_rgb, 3, axis=2)
+        image_rgb = to_rgb(image_rgb)
         png.write(self.output / OVERLAYS / png_name, _draw(result, image_rgb, self.predictor, self.drawing))
 
     def write_tables(self) -> list[Path]:

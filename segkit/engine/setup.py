@@ -18,6 +18,7 @@ from segkit.data.class_weights import drop_class_weights, resolve_class_weights
 from segkit.data.dataset import Dataset
 from segkit.data.datasets.custom import register_custom
 from segkit.data.ground_truth import has_segmentation
+from segkit.data.input_channels import resolve_input_channels
 from segkit.data.label_counts import (
     LabelCounts,
     check_labels,
@@ -81,7 +82,7 @@ def read_config(config_file: str | Path = "", opts: Sequence[str] = (), *, train
 def prepare_config(
     config_file: str | Path = "", opts: Sequence[str] = (), *, train: bool = True, check: bool = True
 ) -> CfgNode:
-    """Read a config, load and check its datasets, and set its class counts and class weights.
+    """Read a config, load and check its datasets, and set its class counts, class weights and input channels.
 
     Args:
         config_file: YAML file, or name of a recipe; "": none.
@@ -112,8 +113,10 @@ def prepare_config(
     if check:
         first_test = len(cfg.DATASETS.TRAIN) if train else 0
         _check_datasets(cfg, spec, datasets[:first_test], datasets[first_test:])
+    training = datasets[: len(cfg.DATASETS.TRAIN)] if train else []
     if train:
-        resolve_class_weights(cfg, datasets[: len(cfg.DATASETS.TRAIN)])
+        resolve_class_weights(cfg, training)
+    resolve_input_channels(cfg, datasets, training)
     cfg.freeze()
     return cfg
 

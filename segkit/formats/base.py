@@ -61,6 +61,7 @@ class DatasetReader(ABC):
 
     Attributes:
         format: key of the reader in `segkit.formats.registry.READERS`.
+        channels: number of channels of `read_channels`: 3 for images whose channels are red, green and blue.
         has_overlapping_masks: whether annotations hold pixels that the segmentation gives to other segments.
         has_map: False if models train on the annotations only, not on the panoptic map.
         marks_void: whether a pixel without segment was left out of a complete labelling, rather than being background.
@@ -76,6 +77,7 @@ class DatasetReader(ABC):
     """
 
     format: ClassVar[str]
+    channels: int = 3
     has_overlapping_masks: bool = False
     has_map: bool = True
     marks_void: bool = False
@@ -150,18 +152,32 @@ class DatasetReader(ABC):
         """
 
     def read_image(self, image: DatasetImage) -> NDArray[np.uint8]:
-        """Read the pixels of an image.
+        """Read the pixels of an image, as people look at them.
 
         Args:
             image: one of `images`.
 
         Returns:
-            (H, W, 3) uint8 RGB, rotated as its EXIF orientation says.
+            (H, W, 3) uint8 RGB, rotated as its EXIF orientation says; of other images than RGB what `to_rgb` shows.
 
         Raises:
             DatasetError: the file cannot be read or has another size.
         """
         return read_image(self.image_root / image.file_name, image.size_hw)
+
+    def read_channels(self, image: DatasetImage) -> NDArray[np.uint8]:
+        """Read all channels of an image, as networks take them.
+
+        Args:
+            image: one of `images`.
+
+        Returns:
+            (H, W, `channels`) uint8.
+
+        Raises:
+            DatasetError: as `read_image`, or the image has another number of channels.
+        """
+        return self.read_image(image)
 
 
 class UnfitImageError(DatasetError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import reprlib
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -207,20 +207,26 @@ def index_unique(
     return paths
 
 
-def read_common_size(image: Path, labels: Sequence[Path], on_issue: IssueHandler) -> tuple[int, int] | None:
+def read_common_size(
+    image: Path,
+    labels: Sequence[Path],
+    on_issue: IssueHandler,
+    read_size: Callable[[Path], tuple[int, int]] = read_image_size,
+) -> tuple[int, int] | None:
     """Read the size of an image from its header, and check that its label maps have the same size.
 
     Args:
         image: image file.
         labels: label PNGs or TIFFs of the image.
         on_issue: gets the error if a file is missing or unreadable, or the sizes differ.
+        read_size: reads (height, width) of the image.
 
     Returns:
         (height, width) in pixels, rotated as EXIF says; None if there was an issue.
     """
     code = "image-unreadable" if os.path.isfile(image) else "image-missing"
     try:
-        size_hw = read_image_size(image)
+        size_hw = read_size(image)
         sizes = {}
         for path in labels:
             code = "png-missing"

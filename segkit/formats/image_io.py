@@ -275,6 +275,7 @@ def _check_pages(image: Image.Image, path: Path) -> None:
         if page and not _tag(image, SUBFILE, 0) & (REDUCED | MASK):
             problem = "expected one image, got a TIFF of several pages"
             remedy = "save the page (or the projection) that was annotated as a file of its own"
+            remedy += "; if the pages are channels, set `channels` of the dataset"
             raise DatasetError(problem, where=path, remedy=remedy)
     image.seek(0)
 

@@ -7,16 +7,17 @@ from typing import Any
 
 from detectron2.data import DatasetFromList
 from detectron2.data import transforms as T
-from numpy.typing import NDArray
 
 from segkit.data.augmentations.copy_paste import CopyPaste
 from segkit.data.augmentations.jitter import ColorJitter, LargeScaleJitter
+from segkit.data.augmentations.resize import SafeResize
 from segkit.data.dataset import Dataset
+from segkit.normalization import ALL_CHANNELS
 from segkit.structures.architecture_spec import get_architecture_spec
 from segkit.utils.errors import ConfigError
 
 FLIPS = {"none": (), "horizontal": ("horizontal",), "vertical": ("vertical",), "both": ("horizontal", "vertical")}
-FORMATS = ("BGR", "RGB", "L", "YUV-BT.601")  # of images in the network
+FORMATS = ("BGR", "RGB", "L", "YUV-BT.601", ALL_CHANNELS)  # of images in the network
 SAMPLINGS = ("choice", "range")
 CROPS = {  # INPUT.CROP.TYPE: what its SIZE must be
     "relative": "height and width as shares of the image, above 0 and up to 1",
@@ -24,7 +25,7 @@ CROPS = {  # INPUT.CROP.TYPE: what its SIZE must be
     "absolute": "height and width in pixels",
     "absolute_range": "the least and the largest side in pixels",
 }
-JITTERED_FORMATS = ("RGB", "BGR", "L")  # image formats of uint8 whose channels can be jittered
+JITTERED_FORMATS = ("RGB", "BGR", "L", ALL_CHANNELS)  # image formats of uint8 whose channels can be jittered
 
 
 class SafeCrop(T.RandomCrop):
@@ -34,17 +35,6 @@ class SafeCrop(T.RandomCrop):
         """See base class."""
         height, width = super().get_crop_size(image_size)
         return max(height, 1), max(width, 1)
-
-
-class SafeResize(T.ResizeShortestEdge):
-    """Detectron2's resize with at least one pixel: the short side of a very long image may round to 0."""
-
-    def get_transform(self, image: NDArray[Any]) -> T.Transform:
-        """See base class."""
-        transform = super().get_transform(image)
-        if isinstance(transform, T.ResizeTransform):
-            transform.new_h, transform.new_w = max(transform.new_h, 1), max(transform.new_w, 1)
-        return transform
 
 
 def build_augmentations(cfg: Any, is_train: bool, has_semantics: bool = True) -> list[T.Augmentation]:
@@ -80,7 +70,10 @@ def build_augmentations(cfg: Any, is_train: bool, has_semantics: bool = True) ->
     for key, spread in spreads.items():
         _check(0 <= spread <= 1, f"INPUT.COLOR_JITTER.{key}", "a number in [0, 1]", spread)
     if any(spreads.values()):
-        _check(inputs.FORMAT in JITTERED_FORMATS, "INPUT.FORMAT", "RGB, BGR or L with COLOR_JITTER", inputs.FORMAT)
+        _check(inputs.FORMAT in JITTERED_FORMATS, "INPUT.FORMAT", "another format with COLOR_JITTER", inputs.FORMAT)
+        has_colors = inputs.FORMAT != ALL_CHANNELS or spreads["SATURATION"] == 0
+        expected = f"0, as {ALL_CHANNELS} of INPUT.FORMAT are no colours"
+        _check(has_colors, "INPUT.COLOR_JITTER.SATURATION", expected, spreads["SATURATION"])
         augmentations.append(ColorJitter(inputs.FORMAT, *spreads.values()))
     return augmentations
 

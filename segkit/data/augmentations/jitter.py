@@ -8,8 +8,12 @@ from detectron2.data import transforms as T
 from numpy.typing import NDArray
 from PIL import Image
 
+from segkit.data.augmentations.resize import resize_box
+from segkit.normalization import ALL_CHANNELS
+
 IMAGE_PAD = 128  # Detectron2's FixedSizeCrop
 MAP_PAD = 255  # the same; void
+WHITE = 255
 GREY_OF_RGB = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow and Detectron2 weigh
 
 
@@ -91,10 +95,8 @@ class WindowTransform(T.Transform):
             min((left + shown_w) * width / resized_w, width),
             min((top + shown_h) * height / resized_h, height),
         )
-        flat = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels  # Pillow's greyscale
-        shown = Image.fromarray(np.ascontiguousarray(flat)).resize((shown_w, shown_h), interp, box=box)
         window = np.full((self.size_px, self.size_px, *pixels.shape[2:]), pad, dtype=np.uint8)
-        window[:shown_h, :shown_w] = np.asarray(shown).reshape(shown_h, shown_w, *pixels.shape[2:])
+        window[:shown_h, :shown_w] = resize_box(pixels, (shown_h, shown_w), interp, box)
         return window
 
 
@@ -103,9 +105,10 @@ class ColorJitter(T.Augmentation):
 
     Brightness scales the pixels, contrast their distance from the image's mean grey, saturation their distance from
     their own grey (Pillow's ImageEnhance). All are affine: they are applied as one matrix, rounded and clipped once.
+    Of images in "CHANNELS", each channel has its own mean and no saturation, and all have the same factors.
 
     Args:
-        image_format: "RGB", "BGR" or "L" (without saturation).
+        image_format: "RGB", "BGR", "L" or "CHANNELS".
         brightness: x of the brightness, in [0, 1].
         contrast: x of the contrast, in [0, 1].
         saturation: x of the saturation, in [0, 1].
@@ -116,16 +119,24 @@ class ColorJitter(T.Augmentation):
 
     def __init__(self, image_format: str, brightness: float, contrast: float, saturation: float) -> None:
         super().__init__()
-        if image_format not in ("RGB", "BGR", "L"):
-            raise ValueError(f"image_format must be RGB, BGR or L, got {image_format!r}")
+        if image_format not in ("RGB", "BGR", "L", ALL_CHANNELS):
+            raise ValueError(f"image_format must be RGB, BGR, L or {ALL_CHANNELS}, got {image_format!r}")
         self._init(locals())
 
     def get_transform(self, image: NDArray[np.uint8]) -> T.Transform:
         """See base class."""
         spread = np.array([self.brightness, self.contrast, self.saturation])
         brightness, contrast, saturation = 1 + spread * self._rand_range(-1.0, 1.0, size=3)
+        if self.image_format == ALL_CHANNELS:
+            shift = (1 - contrast) * brightness * image.mean(axis=(0, 1))
+            return T.ColorTransform(lambda pixels: _scale_channels(pixels, brightness * contrast, shift))
         matrix = compute_color_matrix(image, brightness, contrast, saturation, self.image_format)
         return T.ColorTransform(lambda pixels: cv2.transform(pixels, matrix).reshape(pixels.shape))
+
+
+def _scale_channels(pixels: NDArray[np.uint8], scale: float, shift: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Pixels times scale, plus the shift of each channel, rounded and clipped."""
+    return np.clip(np.rint(scale * pixels + shift), 0, WHITE).astype(np.uint8)
 
 
 def compute_color_matrix(

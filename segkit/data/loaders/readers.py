@@ -37,11 +37,13 @@ class ReaderKey(NamedTuple):
         format_name: key of TRAINING_READERS.
         options: the reader's options as JSON.
         has_map: see `DatasetReader.has_map`.
+        channels: see `DatasetReader.channels`.
     """
 
     format_name: str
     options: str
     has_map: bool = True
+    channels: int = 3
 
 
 _open_readers: dict[tuple[str, str], tuple[DatasetReader, dict[Any, DatasetImage]]] = {}
@@ -78,11 +80,12 @@ def load_reader_dataset(
         _check_categories(reader.categories, categories, options.get("json", reader.root))
     reader.check_files()
     _log_mistakes(name, reader)
-    key = key._replace(has_map=reader.has_map)
+    key = key._replace(has_map=reader.has_map, channels=reader.channels)
     records = [_build_record(reader, image, key) for image in reader.images]
     metadata = {"image_root": str(reader.image_root), "format": format_name, **getattr(reader, "metadata", {})}
     metrics = metrics or choose_metrics(reader)
-    return Dataset(name, reader.categories, metrics, records, reader.instances_json, metadata=metadata)
+    options = {"channels": reader.channels, "metadata": metadata}
+    return Dataset(name, reader.categories, metrics, records, reader.instances_json, **options)
 
 
 def get_reader(key: ReaderKey) -> tuple[DatasetReader, dict[Any, DatasetImage]]:

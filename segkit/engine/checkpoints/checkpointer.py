@@ -20,6 +20,7 @@ from segkit.engine.checkpoints.architecture import WeightMatch, check_architectu
 from segkit.engine.checkpoints.class_layers import describe_class_layers, keep_classes_by_name, list_class_layers
 from segkit.engine.checkpoints.deltas import refuse_deltas
 from segkit.engine.checkpoints.finite import find_non_finite
+from segkit.engine.checkpoints.first_convolution import adapt_first_convolution
 from segkit.engine.checkpoints.footer import read_footer
 from segkit.engine.checkpoints.newest import LAST_CHECKPOINT, find_newest_checkpoint, has_checkpoints
 from segkit.engine.checkpoints.safe_load import to_plain_data
@@ -243,6 +244,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         if self._restores_all:
             self._require_state(checkpoint)
         weights = checkpoint.pop("model")
+        if not self._loading[1]:
+            self._convert_ndarray_to_tensor(weights)
+            adapt_first_convolution(weights, self.model.state_dict(), self._loading[0])
         by_suffix = bool(checkpoint.get("matching_heuristics", False))
         if by_suffix:
             self._convert_ndarray_to_tensor(weights)

@@ -19,6 +19,7 @@ from segkit.config import with_segkit_keys
 from segkit.data.catalog import load_datasets
 from segkit.data.class_counts import resolve_class_counts
 from segkit.data.class_weights import resolve_class_weights
+from segkit.data.input_channels import resolve_input_channels
 from segkit.engine.model_evaluation import build_evaluator, build_test_loader, evaluate_model
 from segkit.engine.training.compiled import CompileReport
 from segkit.engine.training.data import build_train_loader
@@ -216,19 +217,20 @@ def choose_seed(cfg: CfgNode) -> int:
 
 
 def with_class_counts(cfg: CfgNode) -> CfgNode:
-    """Set the class counts and class weights as `prepare_config` does.
+    """Set the class counts, class weights and input channels as `prepare_config` does.
 
     Args:
         cfg: any config with DATASETS.TRAIN.
 
     Returns:
-        A copy whose class counts and class weights are those of the training datasets.
+        A copy whose class counts, class weights and input channels are those of the training datasets.
     """
     cfg = with_segkit_keys(cfg).clone()
     cfg.defrost()
     datasets = load_datasets(cfg.DATASETS.TRAIN)
     resolve_class_counts(cfg, datasets[0])
     resolve_class_weights(cfg, datasets)
+    resolve_input_channels(cfg, datasets, datasets)
     cfg.freeze()
     return cfg
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit.formats.decathlon import nnunet
-from segkit.formats.decathlon.files import TABLE, Volume
+from segkit.formats.decathlon.files import TABLE
 from segkit.formats.decathlon.nifti import MAX_LABEL
 from segkit.structures import CategorySet
 from segkit.utils.errors import ConfigError, DatasetError, SegkitError
@@ -19,7 +19,6 @@ from segkit.utils.json_fields import INTEGER, NUMBER, TEXT, Entry
 from segkit.utils.text import abbreviate, suggest
 
 SPLITS = ("train", "val", "all", "test")
-RGB = 3
 BACKGROUND = 0  # the label
 # Of NSD, in mm: Antonelli et al. 2022, "The Medical Segmentation Decathlon", one value for all labels of a task.
 TOLERANCES_MM = {
@@ -41,7 +40,7 @@ def check_options(
     axis: Any, split: Any, val_share: Any, held_out: Any, things: Any, modalities: Any, percentiles: Any, empty: Any
 ) -> None:
     """ConfigError for the first option that is invalid."""
-    is_modalities = _is_list(modalities, INTEGER) and len(modalities) <= RGB and min(modalities, default=0) >= 0
+    is_modalities = _is_list(modalities, INTEGER) and min(modalities, default=0) >= 0
     is_percentiles = _is_list(percentiles, NUMBER) and len(percentiles) == 2
     is_percentiles = is_percentiles and 0 <= percentiles[0] < percentiles[1] <= 100
     checks = (
@@ -51,7 +50,7 @@ def check_options(
         ("keep_empty", empty, type(empty) is bool, "true or false"),
         ("held_out", held_out, _is_list(held_out, TEXT, Collection), "a list of names"),
         ("things", things, _is_list(things, TEXT, Collection), "a list of names"),
-        ("modalities", modalities, is_modalities, "a list of up to three numbers from 0"),
+        ("modalities", modalities, is_modalities, "a list of numbers from 0"),
         ("percentiles", percentiles, is_percentiles, "two rising numbers in 0..100"),
     )
     for key, value, is_valid, expected in checks:
@@ -100,21 +99,6 @@ def read_label_names(labels: Mapping[int | str, str] | None, table: Entry | None
             raise error(f"expected {expected}, got {reprlib.repr({key: name})}", where=where)
         names[label] = name
     return names
-
-
-def describe_dropped(
-    volumes: Sequence[Volume], modalities: Sequence[int], table: Entry | None, root: Path
-) -> tuple[str, ...]:
-    """The line on modalities that no one asked to leave out."""
-    count = max((volume.modalities for volume in volumes), default=0)
-    if modalities or count <= RGB:
-        return ()
-    names = nnunet.get_channel_names(table)
-    dropped = ", ".join(
-        f"{number} ({names[number]})" if number in names else f"{number}" for number in range(RGB, count)
-    )
-    remedy = "choose up to three with `modalities`, as in --set modalities=[0,1,3]"
-    return (f"{root}: volumes have {count} modalities, the first {RGB} are read and {dropped} is not; {remedy}",)
 
 
 def build_categories(names: Mapping[int, str], things: Collection[str], root: Path) -> CategorySet:

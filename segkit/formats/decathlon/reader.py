@@ -18,16 +18,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segkit.formats.bands import to_rgb
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.decathlon import files, nnunet
 from segkit.formats.decathlon.files import TABLE, Volume, VolumeFiles, check_volume
 from segkit.formats.decathlon.nifti import MAX_LABEL, read_header, read_voxels, to_slices
 from segkit.formats.decathlon.options import (
     BACKGROUND,
-    RGB,
     build_categories,
     check_options,
-    describe_dropped,
     find_tolerance,
     read_label_names,
 )
@@ -52,7 +51,8 @@ class DecathlonReader(DatasetReader):
     `read_image` makes the slice from the volume. Label 0 is background, which is stuff as the other labels are.
 
     Headers are checked at once, voxels when they are read. The last slices stay in memory: `CACHE_BYTES`, or one
-    volume. `skipped` has lines on volumes that dataset.json does not list, and on modalities that are not read.
+    volume. `skipped` has lines on volumes that dataset.json does not list. Volumes of up to three modalities are read
+    as RGB by default (INPUT.FORMAT), others by all their modalities.
 
     Args:
         root: Folder of the task, with imagesTr, labelsTr, imagesTs and usually dataset.json.
@@ -65,8 +65,8 @@ class DecathlonReader(DatasetReader):
         labels: Label -> name; by default those of dataset.json, and without it the labels found in the volumes. Of
             nnU-Net's dataset.json the label `ignore` becomes void.
         things: Names of the labels whose connected pieces (8 neighbours) in a slice are instances.
-        modalities: One to three channels of a 4-D volume, or of nnU-Net's files, from 0, to be R, G, B; the last is
-            repeated. By default the first three.
+        modalities: Channels of a 4-D volume, or of nnU-Net's files, from 0, in the order in which they are read. By
+            default all. The first three are shown as R, G, B; the last of fewer is repeated.
         percentiles: Two numbers in 0..100. These percentiles of a volume's modality become 0 and 255; values outside
             are clipped. NaN and infinite voxels become 0 with a warning in the log; a constant volume is 0.
         keep_empty: Whether slices that hold only background are images; False reads all labels of the split.
@@ -137,8 +137,9 @@ class DecathlonReader(DatasetReader):
         else:
             selected = files.select_split(training, listed, split, val_share, held_out)
         self._open(selected, keep_empty, report)
-        modalities_line = describe_dropped(self.volumes, self._modalities, table, self.root)
-        self.skipped = (*files.describe_unlisted(listed), *counts, *modalities_line)
+        counts_of_volumes = (volume.modalities for volume in self.volumes)
+        self.channels = len(self._modalities) or max(counts_of_volumes, default=1)
+        self.skipped = (*files.describe_unlisted(listed), *counts)
         if not self.images and not reported:
             remedy = "choose another split, val_share or keep_empty"
             raise DatasetError(f"the split {split!r} has no slice", where=self.root, remedy=remedy)
@@ -156,10 +157,16 @@ class DecathlonReader(DatasetReader):
 
     def read_image(self, image: DatasetImage) -> NDArray[np.uint8]:
         """See base class. Intensities are scaled between the percentiles of the volume."""
-        volume, index = self.locate_slice(image)
-        channels = self._cache("channels", volume.image_path, lambda _: self._read_channels(volume))[index]
-        rgb: NDArray[np.uint8] = channels.take(np.minimum(range(RGB), channels.shape[-1] - 1), axis=-1)
-        return rgb
+        return to_rgb(self._read_slice(image))
+
+    def read_channels(self, image: DatasetImage) -> NDArray[np.uint8]:
+        """See base class. Each modality is scaled between its own percentiles of the volume."""
+        pixels = self._read_slice(image)
+        if pixels.shape[-1] != self.channels:
+            problem = f"expected {self.channels} modalities, as other volumes have, got {pixels.shape[-1]}"
+            where = self.locate_slice(image)[0].image_path
+            raise DatasetError(problem, where=where, remedy="choose those that all volumes have by `modalities`")
+        return pixels
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """See base class. Segments are numbered by label, then by first pixel; all void if the volume has no label."""
@@ -167,6 +174,13 @@ class DecathlonReader(DatasetReader):
         if volume.label_path is None:
             return PanopticSegmentation(np.zeros(image.size_hw, dtype=np.int32), ())
         return _build_segmentation(self._get_labels(volume.label_path, volume.image_path)[index], self.categories)
+
+    def _read_slice(self, image: DatasetImage) -> NDArray[np.uint8]:
+        """(H, W, modalities of the volume, or those that were chosen)."""
+        volume, index = self.locate_slice(image)
+        slices: NDArray[np.uint8] = self._cache("channels", volume.image_path, lambda _: self._read_modalities(volume))
+        pixels: NDArray[np.uint8] = slices[index]
+        return pixels
 
     def _find_labels(
         self, training: Sequence[VolumeFiles], on_issue: IssueHandler
@@ -233,9 +247,9 @@ class DecathlonReader(DatasetReader):
         voxels = read_voxels(path, orientation)
         return np.ascontiguousarray(to_slices(to_labels(voxels[..., 0], path), self.axis))
 
-    def _read_channels(self, volume: Volume) -> NDArray[np.uint8]:
-        """(slices, H, W, 1 to 3) uint8."""
-        modalities = self._modalities or range(min(RGB, volume.modalities))
+    def _read_modalities(self, volume: Volume) -> NDArray[np.uint8]:
+        """(slices, H, W, modalities) uint8."""
+        modalities = self._modalities or range(volume.modalities)
         if max(modalities) >= volume.modalities:
             expected = f"modalities below {volume.modalities}, the number of the volume"
             raise ConfigError(f"expected {expected}, got {abbreviate(modalities)}", where=volume.image_path)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats import png
+from segkit.formats.bands import RGB
 from segkit.formats.base import DatasetImage, UnfitImageError
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import LabelFilesWriter
@@ -39,6 +40,7 @@ class InstanceMapReader(LabelMapReader):
         connected_components: Whether each connected piece (8 neighbours) of a value is an object, as for binary masks.
         split: "train" or "val", by the hash of the names; None for all images.
         val_share: Share of the names in "val", 0..1.
+        channels: Of the images: 3 for RGB; others for .npy arrays and TIFFs of so many bands or pages.
         on_issue: Gets images without map, maps without image, and files that cannot be opened or differ in size. Raises
             by default.
 
@@ -60,6 +62,7 @@ class InstanceMapReader(LabelMapReader):
         connected_components: bool = False,
         split: Split | None = None,
         val_share: float = VAL_SHARE,
+        channels: int = RGB,
         on_issue: IssueHandler = raise_issue,
     ) -> None:
         names = [thing] if background is None else [thing, background]
@@ -68,7 +71,7 @@ class InstanceMapReader(LabelMapReader):
         if type(connected_components) is not bool:
             raise ConfigError(f"expected connected_components to be true or false, got {connected_components!r}")
         self._splits_pieces = connected_components
-        super().__init__(Path(root), images, labels, split, val_share, on_issue)
+        super().__init__(Path(root), images, labels, split, val_share, channels, on_issue)
         categories = [Category(THING_ID, thing, True, default_color(THING_ID))]
         if background is not None:
             categories.append(Category(BACKGROUND_ID, background, False, BACKGROUND_COLOR))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats import image_files, png
+from segkit.formats.bands import BAND_SUFFIXES, RGB, read_bands, read_bands_size, to_rgb
 from segkit.formats.base import DatasetImage, DatasetReader
-from segkit.formats.image_io import IMAGE_SUFFIXES, TIFF_SUFFIXES, read_label_tiff
+from segkit.formats.image_io import IMAGE_SUFFIXES, TIFF_SUFFIXES, read_image_size, read_label_tiff
 from segkit.formats.splits import Split, check_split, select_split
 from segkit.structures import MAX_SEGMENT_ID
 from segkit.utils.errors import ConfigError, DatasetError
@@ -35,6 +38,7 @@ class LabelMapReader(DatasetReader, ABC):
         split: None for all images; "train" or "val" for a part of them, chosen by the hash of their names
             (`splits.is_validation`).
         val_share: Share of the names in "val", 0..1.
+        channels: Of the images, see `read_bands`; 3 for images of any format, which are read as RGB.
         on_issue: Gets images and maps of either split that have no or two partners, and images whose files cannot be
             opened or differ in size.
 
@@ -44,12 +48,25 @@ class LabelMapReader(DatasetReader, ABC):
     """
 
     def __init__(
-        self, root: Path, images: str, labels: str, split: Split | None, val_share: float, on_issue: IssueHandler
+        self,
+        root: Path,
+        images: str,
+        labels: str,
+        split: Split | None,
+        val_share: float,
+        channels: int,
+        on_issue: IssueHandler,
     ) -> None:
         check_split(split, val_share)
-        self.root = root
+        if type(channels) is not int or channels < 1:
+            raise ConfigError(f"expected `channels` to be a whole number from 1, got {channels!r}")
+        self.root, self.channels = root, channels
+        suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+        read_size: Callable[[Path], tuple[int, int]] = read_image_size
+        if channels != RGB:
+            suffixes, read_size = BAND_SUFFIXES, partial(read_bands_size, channels=channels)
         self.image_root, label_root = resolve_folders(root, images, labels)
-        image_paths = image_files.find_by_stem(self.image_root, IMAGE_SUFFIXES, PAIRING, "image-id-twice", on_issue)
+        image_paths = image_files.find_by_stem(self.image_root, suffixes, PAIRING, "image-id-twice", on_issue)
         maps = image_files.find_by_stem(label_root, LABEL_SUFFIXES, PAIRING, "annotation-twice", on_issue)
         problem = "no label map has the image's name"
         report_unpaired(on_issue, "image-without-annotation", problem, image_paths, maps, PAIRING)
@@ -57,12 +74,22 @@ class LabelMapReader(DatasetReader, ABC):
         valid_images = []
         for name in select_split(split, val_share, image_paths, root):
             if name in maps:
-                size_hw = image_files.read_common_size(image_paths[name], [maps[name]], on_issue)
+                size_hw = image_files.read_common_size(image_paths[name], [maps[name]], on_issue, read_size)
                 if size_hw is not None:
                     file_name = image_paths[name].relative_to(self.image_root).as_posix()
                     valid_images.append(DatasetImage(name, file_name, size_hw))
         self.images = tuple(valid_images)
         self._maps = maps
+
+    def read_image(self, image: DatasetImage) -> NDArray[np.uint8]:
+        """See base class."""
+        return super().read_image(image) if self.channels == RGB else to_rgb(self.read_channels(image))
+
+    def read_channels(self, image: DatasetImage) -> NDArray[np.uint8]:
+        """See base class."""
+        if self.channels == RGB:
+            return self.read_image(image)
+        return read_bands(self.image_root / image.file_name, self.channels, image.size_hw)
 
     def _read_map(self, image: DatasetImage) -> NDArray[np.int32]:
         """(H, W) int32 values in 0..MAX_SEGMENT_ID - 1 of the image's map, a TIFF turned as its orientation says.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from segkit.formats import png
+from segkit.formats.bands import RGB
 from segkit.formats.base import DatasetImage, list_empty_segments
 from segkit.formats.coco import read_classes
 from segkit.formats.derive import build_semantic_map
@@ -42,6 +43,7 @@ class SemanticMapReader(LabelMapReader):
         ignore: Label that becomes void; a class that has it is left out. 255 is no void if `classes` names it by label.
         split: "train" or "val", by the hash of the names; None for all images.
         val_share: Share of the names in "val", 0..1.
+        channels: Of the images: 3 for RGB; others for .npy arrays and TIFFs of so many bands or pages.
         on_issue: Gets images without map, maps without image, and files that cannot be opened or differ in size. Raises
             by default.
 
@@ -63,6 +65,7 @@ class SemanticMapReader(LabelMapReader):
         ignore: int = IGNORE_LABEL,
         split: Split | None = None,
         val_share: float = VAL_SHARE,
+        channels: int = RGB,
         on_issue: IssueHandler = raise_issue,
     ) -> None:
         if type(ignore) is not int:
@@ -78,7 +81,7 @@ class SemanticMapReader(LabelMapReader):
         ignored = [c.name for c in named if c.category_id == ignore]
         self.skipped = describe_unused("classes", f"have the label {ignore}, which is void", ignored)
         self._ignore = ignore
-        super().__init__(Path(root), images, labels, split, val_share, on_issue)
+        super().__init__(Path(root), images, labels, split, val_share, channels, on_issue)
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """See base class. One segment per class that has pixels, by ascending label; segment_id is the label + 1."""

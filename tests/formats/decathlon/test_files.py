@@ -100,18 +100,6 @@ def test_labels_may_take_the_affine_of_their_image(nib, tmp_path):
         DecathlonReader(tmp_path, label_affine="mine")
 
 
-def test_modalities_that_are_not_read_are_named(nib, tmp_path):
-    image = np.arange(2 * 3 * 4 * 4, dtype=np.int16).reshape(2, 3, 4, 4)
-    add_volume(nib, tmp_path, image=image)
-    line = "volumes have 4 modalities, the first 3 are read and 3{} is not; choose up to three with `modalities`"
-    assert line.format("") in DecathlonReader(tmp_path, labels=LABELS).skipped[0]
-    write_table(tmp_path, ["v"], modality={"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"})
-    assert line.format(" (T2w)") in DecathlonReader(tmp_path).skipped[0]
-    assert DecathlonReader(tmp_path, modalities=[0, 3]).skipped == ()
-    add_volume(nib, tmp_path, image=image[..., :3])
-    assert DecathlonReader(tmp_path).skipped == ()
-
-
 def test_missing_files_raise_a_dataset_error_and_hidden_files_are_skipped(nib, tmp_path):
     with pytest.raises(DatasetError, match=r"expected the folder of a task, found none"):
         DecathlonReader(tmp_path / ("x" * 5000))

@@ -159,8 +159,24 @@ def test_modalities_become_colour_channels(nib, tmp_path):
     assert read_top_pixel(modalities=[2]) == [0, 0, 0]
     assert read_top_pixel(modalities=[3, 2]) == [255, 0, 0]
     assert read_top_pixel(modalities=(2, 0, 3)) == [0, 255, 255]
+    for options, expected in (({}, [255, 255, 0, 255]), ({"modalities": [3, 2, 0, 0, 1]}, [255, 0, 255, 255, 255])):
+        reader = DecathlonReader(tmp_path, labels=LABELS, percentiles=(0, 100), **options)
+        assert reader.channels == len(expected)
+        assert reader.read_channels(reader.images[0])[0, 0].tolist() == expected
     with pytest.raises(ConfigError, match=r"v\.nii\.gz: expected modalities below 4, the number of the volume, got 4"):
         read_top_pixel(modalities=[4])
+
+
+def test_volumes_of_another_number_of_modalities_are_refused_when_all_channels_are_read(nib, tmp_path):
+    for name, modalities in (("a", 2), ("b", 4)):
+        image = np.arange(2 * 3 * modalities, dtype=np.float32).reshape(2, 3, 1, modalities)
+        add_volume(nib, tmp_path, name, image=image, label=np.zeros((2, 3, 1), np.uint8))
+    reader = DecathlonReader(tmp_path, labels=LABELS)
+    assert reader.channels == 4
+    assert reader.read_image(reader.images[0]).shape == (3, 2, 3)
+    problem = r"a\.nii\.gz: expected 4 modalities, as other volumes have, got 2; choose those .* by `modalities`"
+    with pytest.raises(DatasetError, match=problem):
+        reader.read_channels(reader.images[0])
 
 
 def test_percentiles_are_computed_over_the_whole_volume(nib, tmp_path):
@@ -222,8 +238,7 @@ def test_a_file_may_be_both_image_and_label(nib, tmp_path):
         ({"things": "anterior"}, "expected `things` to be a list of names"),
         ({"things": ["tail"]}, "expected `things` to be among the labels 'anterior', 'posterior', got 'tail'"),
         ({"things": ["background"]}, "expected `things` to be among the labels"),
-        ({"modalities": [0, 1, 2, 3]}, "expected `modalities` to be a list of up to three numbers from 0"),
-        ({"modalities": [-1]}, "expected `modalities`"),
+        ({"modalities": [-1]}, "expected `modalities` to be a list of numbers from 0"),
         ({"modalities": 1}, "expected `modalities`"),
         ({"modalities": {1}}, "expected `modalities`"),
         ({"percentiles": [99, 1]}, "expected `percentiles` to be two rising numbers in 0..100"),
