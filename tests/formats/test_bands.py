@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 from PIL import Image
 
 from segkit.curation.convert import list_lost_extras
@@ -22,6 +22,7 @@ def write(path: Path, pixels: np.ndarray, kind: str) -> Path:
     if kind == "npy":
         np.save(path.with_suffix(".npy"), pixels)
         return path.with_suffix(".npy")
+    tifffile = pytest.importorskip("tifffile")
     path = path.with_suffix(".tif")
     options = {"bands": {"planarconfig": "contig"}, "planes": {"planarconfig": "separate"}, "pages": {}}[kind]
     stored = pixels if kind == "bands" else np.moveaxis(pixels, -1, 0)
@@ -53,7 +54,7 @@ def test_the_first_three_channels_are_shown(channels: int, shown: list[int]) -> 
     assert np.array_equal(to_rgb(PIXELS[..., :channels]), PIXELS[..., shown])
 
 
-def test_other_files_are_refused_with_what_came(tmp_path: Path) -> None:
+def test_other_files_are_refused_with_what_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "image", PIXELS, "npy")
     with pytest.raises(
         DatasetError, match=r"image\.npy: expected 4 channels, got 5 \(8 x 6 x 5 uint8\); set `channels`"
@@ -76,6 +77,13 @@ def test_other_files_are_refused_with_what_came(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"rgb\.png: expected an image of 5 channels, as \.npy, \.tif, \.tiff hold"):
         read_bands(tmp_path / "rgb.png", 5)
     (tmp_path / "text.tif").write_text("no image")
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(
+        DatasetError, match=r"need tifffile, which is not installed; pip install tifffile, or save it as"
+    ):
+        read_bands_size(tmp_path / "text.tif", 5)
+    monkeypatch.undo()
+    pytest.importorskip("tifffile")
     with pytest.raises(DatasetError, match=r"text\.tif: the image does not decode: not a TIFF file"):
         read_bands_size(tmp_path / "text.tif", 5)
 
