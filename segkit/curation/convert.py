@@ -7,9 +7,9 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from segkit.curation.image_files import check_sizes, inspect_image
 from segkit.curation.issues import RULES, IssueList
@@ -198,9 +198,12 @@ def _convert_image(
     reader: DatasetReader, writer: DatasetWriter, image: DatasetImage, copies_image: bool
 ) -> list[ConversionLoss]:
     annotations = reader.read_annotations(image) if reader.has_overlapping_masks else None
+    written = image
+    if copies_image and reader.channels != RGB:  # other formats do not read these files
+        written = replace(image, file_name=PurePosixPath(image.file_name).with_suffix(".png").as_posix())
     try:
-        target = writer.image_path(image)
-        descriptions = writer.add(image, reader.read_segmentation(image), annotations)
+        target = writer.image_path(written)
+        descriptions = writer.add(written, reader.read_segmentation(image), annotations)
     except UnfitImageError as error:
         return [ConversionLoss(image.image_id, error.problem, is_left_out=True)]
     if copies_image:

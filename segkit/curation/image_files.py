@@ -235,7 +235,7 @@ def digest_pixels(pixels: NDArray[np.uint8]) -> bytes | None:
     """Compute the digest of an image.
 
     Args:
-        pixels: (H, W, 3) uint8, not empty.
+        pixels: (H, W, C) uint8, not empty.
 
     Returns:
         Hash of size and pixels; None if all pixels are equal.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.data.dataset import Dataset
+from segkit.data.dataset import Dataset, Record
+from segkit.data.label_counts import THREADS
 from segkit.data.mapper import read_image
 from segkit.formats.bands import RGB
 from segkit.normalization import ALL_CHANNELS, COLOR_FORMATS
@@ -19,7 +21,7 @@ from segkit.utils.errors import ConfigError
 SAMPLE = 100  # images from which mean and standard deviation are computed
 DECIMALS = 3
 MEAN, STD = "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"
-RUN_CONFIG = "evaluate with the config.yaml of the run"
+RUN_CONFIG = "evaluate on images like those of the training, with the config.yaml of the run"
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,9 @@ def resolve_input_channels(cfg: Any, datasets: Sequence[Dataset], training: Sequ
     counts = {dataset.name: dataset.channels for dataset in datasets}
     is_tuned = get_architecture_spec(cfg.MODEL.META_ARCHITECTURE).training == "grid"
     if cfg.INPUT.FORMAT != ALL_CHANNELS and (is_tuned or max(counts.values()) <= RGB):
+        if cfg.INPUT.FORMAT in COLOR_FORMATS and len(cfg.MODEL.PIXEL_MEAN) != RGB:
+            problem = f"expected {RGB} numbers, as INPUT.FORMAT {cfg.INPUT.FORMAT} has channels, "
+            raise ConfigError(f"{problem}got {len(cfg.MODEL.PIXEL_MEAN)}", where=MEAN, remedy="set it to []")
         return
     if len({*counts.values()}) > 1:
         stated = ", ".join(f"{name} has {count}" for name, count in counts.items())
@@ -84,15 +89,17 @@ def compute_constants(datasets: Sequence[Dataset], limit: int = SAMPLE) -> tuple
     """
     records = [record for dataset in datasets for record in dataset.records]
     rows = np.unique(np.linspace(0, len(records) - 1, min(limit, len(records))).round().astype(int)).tolist()
-    pixels, sums, squares = 0, np.float64(0), np.float64(0)
-    for row in rows:
-        image: NDArray[np.float64] = read_image(records[row], ALL_CHANNELS).astype(np.float64)
-        pixels += image.shape[0] * image.shape[1]
-        sums = sums + image.sum(axis=(0, 1))
-        squares = squares + np.square(image).sum(axis=(0, 1))
-    mean = sums / pixels
-    std = np.sqrt(np.maximum(squares / pixels - np.square(mean), 0)).round(DECIMALS)
+    with ThreadPoolExecutor(THREADS) as pool:
+        counts, sums, squares = zip(*pool.map(_add_up, [records[row] for row in rows]), strict=True)
+    mean = np.sum(sums, axis=0) / sum(counts)
+    std = np.sqrt(np.maximum(np.sum(squares, axis=0) / sum(counts) - np.square(mean), 0)).round(DECIMALS)
     return mean.round(DECIMALS).tolist(), np.where(std > 0, std, 1.0).tolist(), len(rows)
+
+
+def _add_up(record: Record) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:
+    """Of an image the number of pixels, and of each channel the sum and the sum of squares."""
+    image: NDArray[np.float64] = read_image(record, ALL_CHANNELS).astype(np.float64)
+    return image.shape[0] * image.shape[1], image.sum(axis=(0, 1)), np.square(image).sum(axis=(0, 1))
 
 
 def _set_constants(cfg: Any, training: Sequence[Dataset], name: str) -> None:

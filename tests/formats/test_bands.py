@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkit.curation.convert import list_lost_extras
+from segkit.curation.checks.other_formats import check_dataset
+from segkit.curation.convert import convert, list_lost_extras
 from segkit.formats.bands import read_bands, read_bands_size, to_rgb
 from segkit.formats.image_io import stretch_to_uint8
-from segkit.formats.label_images import InstanceMapReader, SemanticMapReader, SemanticMapWriter
+from segkit.formats.label_images import InstanceMapReader, InstanceMapWriter, SemanticMapReader, SemanticMapWriter
 from segkit.utils.errors import ConfigError, DatasetError
 
 PIXELS = np.random.default_rng(2).integers(0, 256, (8, 6, 5), dtype=np.uint8)
@@ -102,9 +103,12 @@ def test_label_maps_belong_to_images_of_five_channels(tmp_path: Path, kind: str)
         assert (image.size_hw, reader.channels) == ((8, 6), 5)
         assert np.array_equal(reader.read_channels(image), PIXELS)
         assert np.array_equal(reader.read_image(image), PIXELS[..., :3])
+        assert not check_dataset(reader, map)
         assert list_lost_extras(reader, SemanticMapWriter(tmp_path / "out", reader.categories)) == [
             "2 of the 5 channels of images that are written as PNG"
         ]
+    convert(reader, InstanceMapWriter(tmp_path / "out", reader.categories), copy_images=True)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out/images/a.png")), PIXELS[..., :3])
     with pytest.raises(DatasetError, match="expected 4 channels, got 5"):
         InstanceMapReader(tmp_path, channels=4)
     with pytest.raises(ConfigError, match="expected `channels` to be a whole number from 1, got 0"):

