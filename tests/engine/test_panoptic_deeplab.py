@@ -8,15 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from segkit.cli.main import main
-from segkit.data.catalog import load_dataset
 from segkit.data.datasets.custom import register_by_format
 from segkit.data.toy import dataset as toy
 from segkit.engine.setup import prepare_config, read_config
-from segkit.engine.training.trainer import Trainer
 from segkit.utils.errors import ConfigError
 
 CONFIG = "configs/toy/panoptic_deeplab_R18.yaml"
@@ -102,18 +99,3 @@ def test_detectron2s_config_of_the_project_is_read(tmp_path: Path) -> None:
     text = f"MODEL: {model}\nSOLVER: {{OPTIMIZER: ADAM, LR_SCHEDULER_NAME: WarmupPolyLR}}\n"
     (tmp_path / "project.yaml").write_text(text)
     assert read_config(tmp_path / "project.yaml").MODEL.PANOPTIC_DEEPLAB.TOP_K_INSTANCE == 100
-
-
-@pytest.mark.slow
-def test_four_scenes_are_learned_by_heart(tmp_path: Path) -> None:
-    """500 steps of four images: minutes on two cores."""
-    scenes = tmp_path / "scenes"
-    toy.write_dataset(scenes, images=4, seed=5)
-    values = {"SOLVER__IMS_PER_BATCH": 4, "SOLVER__MAX_ITER": 500, "INPUT__RANDOM_FLIP": "none"}
-    options = build_options(scenes, tmp_path / "run", TEST__BEST_METRIC="", **values)
-    cfg = prepare_config(CONFIG, options)
-    torch.manual_seed(0)
-    trainer = Trainer(cfg)
-    trainer.train()
-    assert len(load_dataset(cfg.DATASETS.TRAIN[0]).records) == 4
-    assert Trainer.test(cfg, trainer.model)["panoptic_seg"]["PQ"] > 70
