@@ -26,7 +26,7 @@ ROWS: dict[str, tuple[str, dict[str, str], int, str, float]] = {
     "PointRend": ("toy/panoptic_point_rend_R18_FPN", {}, 200, PQ, 75),
     "Mask Scoring R-CNN": ("toy/panoptic_mask_scoring_rcnn_R18_FPN", {}, 200, PQ, 75),
     "Panoptic FPN, EfficientNet-Lite0 of timm": (DEMO, TIMM, 200, PQ, 80),
-    "Panoptic-DeepLab": ("toy/panoptic_deeplab_R18", {}, 500, PQ, 70),
+    "Panoptic-DeepLab": ("toy/panoptic_deeplab_R18", {}, 500, PQ, 85),
     "semantic FPN": (DEMO, {"MODEL.META_ARCHITECTURE": "SemanticSegmentor"}, 200, MIOU, 90),
     "U-Net": ("toy/unet", {}, 200, MIOU, 90),
     "DeepLabV3+": ("toy/deeplab_v3_plus_R50", {}, 400, MIOU, 90),
