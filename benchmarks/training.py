@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Panoptic FPN R18 on a CPU: segkit's training loop against Detectron2's, and what segkit's options give.
 
-    python benchmarks/training.py [--rounds 3] [--steps 6] [--compile]
+    python benchmarks/training.py [--rounds 3] [--steps 6] [--options bfloat16 channels_last compile]
 
 Makes its own JPEG files. Config, data and weights are the same. Rounds of the loops alternate; each builds its loop,
 loader and all. Stops where losses of the same batches differ by more than rounding.
@@ -41,9 +41,9 @@ NETWORK = {
 }
 SIZES = {"INPUT.MIN_SIZE_TRAIN": "(224, 240, 256)", "INPUT.MAX_SIZE_TRAIN": 400}
 OPTIONS: dict[str, dict[str, Any]] = {
-    "segkit, bfloat16": {"SOLVER.AMP.ENABLED": True},
-    "segkit, channels_last": {"MODEL.CHANNELS_LAST": True},
-    "segkit, compile": {"MODEL.COMPILE.ENABLED": True},
+    "bfloat16": {"SOLVER.AMP.ENABLED": True},
+    "channels_last": {"MODEL.CHANNELS_LAST": True},
+    "compile": {"MODEL.COMPILE.ENABLED": True},
 }
 BASE, PEER = "segkit", "Detectron2"
 
@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--compile", action="store_true", help="time torch.compile too, which takes minutes to start")
+    parser.add_argument("--options", nargs="*", default=[], choices=[*OPTIONS], help="time segkit with these too")
     parser.add_argument("--tiny", action="store_true", help="small images and network, one step: shows that it works")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, quiet():
@@ -66,10 +66,9 @@ def compare(folder: Path, options: Any) -> None:
     cfg = build_config(folder, "coco/panoptic_rcnn_R50_FPN_1x", values)
     check_losses(cfg, 1 if options.tiny else 3)
     loops = {BASE: cfg, PEER: build_peer_config(cfg)}
-    for name, changes in OPTIONS.items():
-        if options.compile or "compile" not in name:
-            loops[name] = cfg.clone()
-            loops[name].merge_from_list([word for pair in changes.items() for word in pair])
+    for name in options.options:
+        loops[f"{BASE}, {name}"] = changed = cfg.clone()
+        changed.merge_from_list([word for pair in OPTIONS[name].items() for word in pair])
     results: dict[str, list[Result]] = {name: [] for name in loops}
     for _ in range(1 if options.tiny else options.rounds):
         for name, loop in loops.items():

@@ -14,7 +14,10 @@ FOLDER = Path(__file__).resolve().parents[3] / "benchmarks"
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("training.py", ["--tiny"]), ("training_gpu.py", ["--tiny", "--device", "cpu", "--workers", "1"])],
+    [
+        ("training.py", ["--tiny", "--options", "channels_last"]),
+        ("training_gpu.py", ["--tiny", "--device", "cpu", "--workers", "1"]),
+    ],
 )
 def test_both_loops_run_with_equal_losses(name: str, options: list[str]) -> None:
     done = subprocess.run([sys.executable, FOLDER / name, *options], capture_output=True, text=True, timeout=600)
