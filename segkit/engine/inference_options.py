@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from segkit.config import with_segkit_keys
 from segkit.engine.training.compiled import build_compiled_parts
 from segkit.modeling.batch_norm_folding import fold_batch_norms
+from segkit.modeling.memory_format import set_memory_format
 
 
 def apply_inference_options(cfg: CfgNode, model: torch.nn.Module) -> Callable[[], None]:
@@ -33,8 +34,8 @@ def apply_inference_options(cfg: CfgNode, model: torch.nn.Module) -> Callable[[]
     if options.FOLD_BATCH_NORMS:
         undo.callback(fold_batch_norms(inner))
     if options.CHANNELS_LAST and cfg.MODEL.DEVICE == "cpu" and not cfg.MODEL.CHANNELS_LAST:
-        inner.to(memory_format=torch.channels_last)
-        undo.callback(inner.to, memory_format=torch.contiguous_format)
+        set_memory_format(inner, torch.channels_last)
+        undo.callback(set_memory_format, inner, torch.contiguous_format)
     if options.COMPILE:
         for part in build_compiled_parts(cfg, inner, training=False):
             undo.callback(part.remove)

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from segkit.engine.training.freezing import freeze_layers
 from segkit.modeling.backbones.timm_network import TimmBackbone
+from segkit.modeling.memory_format import set_memory_format
 from segkit.utils.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def prepare_model(cfg: CfgNode, model: torch.nn.Module) -> None:
         _replace_sync_batch_norm(model)
     freeze_layers(model, cfg.MODEL.FREEZE)
     if cfg.MODEL.CHANNELS_LAST:
-        model.to(memory_format=torch.channels_last)
+        set_memory_format(model, torch.channels_last)
         _log_memory_format(model)
     if cfg.MODEL.ACTIVATION_CHECKPOINTING:
         stages = _find_stages(getattr(model, "backbone", model))

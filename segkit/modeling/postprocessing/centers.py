@@ -84,17 +84,17 @@ def build_instances(
     Returns:
         The instances; without things there are none.
     """
-    runs = IdRuns.from_map(panoptic.segment_ids)
     things = [segment for segment in panoptic.segments if segment.isthing]
-    extents = runs.extents() if things else {}
-    probs = semantic.resize().float().softmax(dim=0) if things else None
+    if not things:
+        return MapInstances(build_no_instances(semantic.sizes.size_hw), semantic.coarse.device)
+    extents = IdRuns.from_map(panoptic.segment_ids).extents()
+    probs = semantic.resize().float().softmax(dim=0)
     channel_by_class = {class_id: channel for channel, class_id in enumerate(thing_ids.tolist())}
     boxes, scores, corners, crops = list[list[int]](), list[float](), list[list[int]](), list[np.ndarray]()
     for segment in things:
         left, top, width, height = extents[segment.segment_id].bbox_xywh
         window = slice(top, top + height), slice(left, left + width)
         crop = panoptic.segment_ids[window] == segment.segment_id
-        assert probs is not None
         inside = probs[channel_by_class[segment.category_id]][window][torch.from_numpy(crop).to(probs.device)]
         rows, columns = np.nonzero(crop)
         heat = heatmap[int(rows.mean() + top), int(columns.mean() + left)]
@@ -103,11 +103,11 @@ def build_instances(
         corners.append([left, top])
         crops.append(crop)
     masks = InstanceMasks(
-        panoptic.segment_ids.shape,
-        np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        semantic.sizes.size_hw,
+        np.array(boxes, dtype=np.float32),
         np.array(scores, dtype=np.float32),
         np.array([segment.category_id for segment in things], dtype=np.int64),
-        np.array(corners, dtype=np.int64).reshape(-1, 2),
+        np.array(corners, dtype=np.int64),
         tuple(crops),
     )
     return MapInstances(masks, semantic.coarse.device)
