@@ -70,7 +70,9 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = func.overloadpacket.__name__, kwargs or {}
         has_size = name == "repeat_interleave" and kwargs.get("output_size") is not None
-        if (name in READING_OPERATIONS and not has_size) or (name in INDEXING_OPERATIONS and _has_mask(args[1])):
+        fills = name == "index_put_" and args[2].dim() == 0  # by masked_fill
+        is_index = name in INDEXING_OPERATIONS and not fills
+        if (name in READING_OPERATIONS and not has_size) or (is_index and _has_mask(args[1])):
             self.counts[name] += 1
         return func(*args, **kwargs)
 

@@ -430,7 +430,7 @@ def test_infinity_is_allowed_in_masks_and_nan_nowhere(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.complex64, torch.float8_e5m2])
 def test_values_of_every_type_are_tested(dtype):
     good = {
-        "none": torch.zeros(0, dtype=dtype),
+        "none": torch.zeros(0).to(dtype),
         "number": torch.tensor([1.0, -2.0]).to(dtype),
         "count": torch.tensor(3),
     }

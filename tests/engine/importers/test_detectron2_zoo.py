@@ -61,7 +61,8 @@ def test_panoptic_fpn_gives_detectron2s_outputs(tmp_path: Path, roi_heads: str) 
         assert distance.max() < TOLERANCE
         masks = our_image.pred_masks, their_image.pred_masks[nearest]
         torch.testing.assert_close(*masks, atol=TOLERANCE, rtol=TOLERANCE)
-    torch.testing.assert_close(got[1], expected[1], atol=TOLERANCE, rtol=TOLERANCE)
+    largest = float(expected[1].abs().max())
+    torch.testing.assert_close(got[1], expected[1], atol=TOLERANCE * max(largest, 1), rtol=TOLERANCE)
     assert predictor.categories.stuff[0].name == "c8"
 
 
