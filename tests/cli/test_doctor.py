@@ -140,9 +140,9 @@ def without(*hidden, then):
     ("hidden", "command"),
     [
         pytest.param("torch", 'pip install "torch>=2.4"', marks=needs_train),
-        pytest.param("detectron2", "-m segkit doctor --install-detectron2", marks=needs_train),
+        pytest.param("detectron2", "-m segkit doctor --install-detectron2", marks=[needs_train, pytest.mark.slow]),
         ("rich", 'pip install "rich>=13"'),
-        pytest.param("yacs", 'pip install "yacs>=0.1.8"', marks=needs_train),
+        pytest.param("yacs", 'pip install "yacs>=0.1.8"', marks=[needs_train, pytest.mark.slow]),
     ],
 )
 def test_a_missing_package_fails_with_the_command_that_installs_it(hidden, command):

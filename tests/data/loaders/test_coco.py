@@ -129,7 +129,7 @@ def test_detectron2_accepts_the_records(mixed: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.usefixtures("cached")
 @pytest.mark.parametrize(
     ("method", "workers"),
-    [pytest.param("fork", 2, marks=needs_fork), ("spawn", 1)],  # a spawned one imports torch: seconds
+    [pytest.param("fork", 2, marks=needs_fork), pytest.param("spawn", 1, marks=pytest.mark.slow)],
 )
 def test_workers_of_a_data_loader_read_the_cache(
     mixed: Path, method: str, workers: int, monkeypatch: pytest.MonkeyPatch
