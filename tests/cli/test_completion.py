@@ -11,6 +11,7 @@ import pytest
 from segkit.cli.completion import list_command_words
 from segkit.cli.main import COMMANDS, main
 
+NUCLEI = {"nuclei/classical_otsu_watershed", "nuclei/panoptic_rcnn_R18_FPN", "nuclei/unet"}
 CASES = [
     ("da", {"data"}),
     ("--v", {"--version"}),
@@ -18,8 +19,8 @@ CASES = [
     ("data check --fo", {"--format"}),
     ("data check --format coco-", {"coco-instances", "coco-panoptic", "coco-results"}),
     ("data convert --json J --to vo", {"voc"}),
-    ("configs --copy nuc", {"nuclei/panoptic_rcnn_R18_FPN"}),
-    ("train --config-file nuc", {"nuclei/panoptic_rcnn_R18_FPN", "nuclear.yaml"}),
+    ("configs --copy nuc", NUCLEI),
+    ("train --config-file nuc", {*NUCLEI, "nuclear.yaml"}),
     ("evaluate instances --protocol ci", {"cityscapes"}),
     ("fuse run --method pri", {"priority"}),
     ("completion z", {"zsh"}),
