@@ -81,6 +81,7 @@ def test_a_plugin_brings_a_dataset_a_head_and_a_key(toy_folder: Path, tmp_path: 
         assert (given.returncode == 0) == (config_file != CONFIG), given.stderr
 
 
+@pytest.mark.slow
 def test_a_spawned_data_loader_imports_the_plugin(toy_folder: Path, tmp_path: Path) -> None:
     """The mapper takes the plugins to a process whose registries are empty; two scripts stand for the processes."""
     (tmp_path / "t_mine.py").write_text("LOADED = True\n")

@@ -26,6 +26,7 @@ def test_every_row_equals_its_reference_and_has_its_ratios() -> None:
         assert all("images/s" in line and "backbone" in line for line in (reference, *models))
 
 
+@pytest.mark.slow
 def test_an_unknown_row_is_one_line() -> None:
     done = subprocess.run([sys.executable, FILE, "u_net"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
