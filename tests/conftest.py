@@ -62,3 +62,4 @@ def _remove_log_handlers() -> Iterator[None]:
             handler.setFormatter(getattr(handler.formatter, "_formatter", handler.formatter))
             handler.filters.clear()
         logger.propagate = True
+        logger.setLevel(logging.NOTSET)
