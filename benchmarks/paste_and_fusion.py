@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from segkit.fusion import HeuristicFusion
 from segkit.fusion.paste import MASK_THRESHOLD, ROUNDING, compute_crop_probs
-from segkit.modeling.meta_arch.panoptic_rcnn import detectron2_segments_info
+from segkit.modeling.postprocessing.map_outputs import detectron2_segments_info
 from segkit.modeling.postprocessing.paste import paste_crops
 from segkit.structures import HeadOutputs, InstanceMasks, PanopticSegmentation, SemanticScores
 

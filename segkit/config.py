@@ -195,6 +195,9 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # images in which the colours of the classes are counted, of each training dataset, and on which settings are tried.
     cfg.MODEL.CLASSICAL = CfgNode({"METHOD": "watershed", "COLOR_IMAGES": 500, "TUNING_IMAGES": 40})
     cfg.MODEL.CLASSICAL.OPTIONS = CfgNode(new_allowed=True)
+    # WatershedSegmentor, docs/models.md, in pixels of the output: two objects that touch are separated if the radius of
+    # their neck is smaller than both of their radii by at least DEPTH_PX; objects below MIN_AREA_PX are left out.
+    cfg.MODEL.WATERSHED = CfgNode({"DEPTH_PX": 0.75, "MIN_AREA_PX": 20})
     # Feature maps in NHWC order, which GPUs compute faster, mainly with SOLVER.AMP; a line of the log says if it holds.
     cfg.MODEL.CHANNELS_LAST = False
     # torch.compile of the backbone, the semantic head and the RPN's head; a line of the log says if they ran compiled.

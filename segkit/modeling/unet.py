@@ -8,6 +8,7 @@ from detectron2.layers import Conv2d, get_norm
 from torch import nn
 from torch.nn import functional as F
 
+from segkit.structures.architecture_spec import get_architecture_spec
 from segkit.utils.errors import ConfigError
 
 SAME, VALID = "same", "valid"
@@ -68,8 +69,10 @@ def check_unet(cfg: CfgNode) -> None:
             raise ConfigError(f"expected a whole number above 0, got {options[key]}", where=f"MODEL.UNET.{key}")
     if options.PADDING not in (SAME, VALID):
         raise ConfigError(f"expected {SAME} or {VALID}, got {options.PADDING!r}", where="MODEL.UNET.PADDING")
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    has_one_head = get_architecture_spec(architecture).targets == ("semantic",)
     expected = {
-        "MODEL.META_ARCHITECTURE": (cfg.MODEL.META_ARCHITECTURE, "SemanticSegmentor"),
+        "MODEL.META_ARCHITECTURE": (architecture, architecture if has_one_head else "SemanticSegmentor"),
         "MODEL.BACKBONE.NAME": (cfg.MODEL.BACKBONE.NAME, BACKBONE),
         "MODEL.SEM_SEG_HEAD.NAME": (head.NAME, HEAD),
         "MODEL.SEM_SEG_HEAD.IN_FEATURES": ([*head.IN_FEATURES], get_level_names(options.DEPTH)),

@@ -11,7 +11,7 @@ import pytest
 from segkit.cli.completion import list_command_words
 from segkit.cli.main import COMMANDS, main
 
-NUCLEI = {"nuclei/classical_otsu_watershed", "nuclei/panoptic_rcnn_R18_FPN", "nuclei/unet"}
+NUCLEI = {"nuclei/classical_otsu_watershed", "nuclei/panoptic_rcnn_R18_FPN", "nuclei/unet", "nuclei/unet_watershed"}
 CASES = [
     ("da", {"data"}),
     ("--v", {"--version"}),

@@ -162,7 +162,7 @@ def test_identical_to_detectron2(way: bool, scene: tuple[Any, ...], dtype: str) 
     panoptic_fpn = pytest.importorskip("detectron2.modeling.meta_arch.panoptic_fpn", reason="compares with Detectron2")
     from detectron2.structures import Boxes, Instances
 
-    from segkit.modeling.meta_arch.panoptic_rcnn import detectron2_segments_info
+    from segkit.modeling.postprocessing.map_outputs import detectron2_segments_info
 
     given_to_detectron2 = Instances(stuff.shape)
     given_to_detectron2.pred_masks = torch.from_numpy(masks)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
-from functools import cache
+from dataclasses import fields
 from itertools import product
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import Boxes, Instances
 from numpy.typing import NDArray
 from torch import nn
 
@@ -21,8 +19,7 @@ from segkit.classical import CLASSICAL_METHODS, ClassicalMethod, ColorClasses, b
 from segkit.classical.color_classes import COLORS, count_colors
 from segkit.config import check_class_counts, with_segkit_keys
 from segkit.modeling.lazy_dict import LazyDict, LazyValue
-from segkit.modeling.meta_arch.panoptic_rcnn import detectron2_segments_info
-from segkit.structures import IdRuns, InstanceMasks, Segment
+from segkit.modeling.postprocessing.map_outputs import Meaning, build_map_outputs, build_segments
 from segkit.structures.architecture_spec import (
     PANOPTIC,
     ROI_HEADS,
@@ -222,17 +219,12 @@ class ClassicalSegmentor(nn.Module):
         output = LazyDict(sem_seg=LazyValue(lambda: self._build_channels(segment_ids, meanings)))
         if not self.num_things:
             return output
-        areas_px, segments = IdRuns.from_map(segment_ids).areas_px(), []
-        for segment_id, (row, score) in meanings.items():
-            if area_px := areas_px.get(segment_id, 0):
-                isthing = row < self.num_things
-                contiguous_id = row if isthing else row - self.num_things + 1
-                segment = Segment(segment_id, contiguous_id, isthing, area_px)
-                segments.append(replace(segment, score=score, instance_id=segment_id - 1) if isthing else segment)
-        masks = cache(lambda: _build_masks(segment_ids, [segment for segment in segments if segment.isthing]))
-        output["instances"] = LazyValue(lambda: _to_instances(masks()))
-        output["instance_masks"] = LazyValue(masks)
-        output["panoptic_seg"] = torch.from_numpy(segment_ids), detectron2_segments_info(segments)
+        things = self.num_things
+        classes = {
+            segment_id: Meaning(True, row, score) if row < things else Meaning(False, row - things + 1)
+            for segment_id, (row, score) in meanings.items()
+        }
+        output.update(build_map_outputs(segment_ids, build_segments(segment_ids, classes)))
         return output
 
     def _build_channels(
@@ -263,27 +255,3 @@ def _from_numbers(method: ClassicalMethod, numbers: Mapping[str, float]) -> dict
         name: method.choices[name][int(number)] if name in method.choices else type(getattr(method, name))(number)
         for name, number in numbers.items()
     }
-
-
-def _build_masks(segment_ids: NDArray[np.int32], things: Sequence[Segment]) -> InstanceMasks:
-    extents = IdRuns.from_map(segment_ids).extents()
-    boxes = np.array([extents[s.segment_id].bbox_xywh for s in things], dtype=np.int64).reshape(-1, 4)
-    corners, sizes = boxes[:, :2], boxes[:, 2:]
-    windows = zip(things, boxes.tolist(), strict=True)
-    return InstanceMasks(
-        size_hw=(segment_ids.shape[0], segment_ids.shape[1]),
-        boxes_xyxy=np.concatenate([corners, corners + sizes], axis=1).astype(np.float32),
-        scores=np.array([s.score for s in things], dtype=np.float32),
-        class_ids=np.array([s.category_id for s in things], dtype=np.int64),
-        corners_xy=corners,
-        crops=tuple(segment_ids[y : y + h, x : x + w] == s.segment_id for s, (x, y, w, h) in windows),
-    )
-
-
-def _to_instances(masks: InstanceMasks) -> Instances:
-    instances = Instances(masks.size_hw)
-    instances.pred_boxes = Boxes(torch.from_numpy(masks.boxes_xyxy))
-    instances.scores = torch.from_numpy(masks.scores)
-    instances.pred_classes = torch.from_numpy(masks.class_ids)
-    instances.pred_masks = torch.from_numpy(masks.to_full())
-    return instances

@@ -19,9 +19,9 @@ from segkit.fusion import CENTERS, LOGITS, FusionMethod, build_fusion
 from segkit.modeling.center_heads import build_center_head
 from segkit.modeling.fusion_config import build_fusion_from_config
 from segkit.modeling.lazy_dict import LazyDict, LazyValue
-from segkit.modeling.meta_arch.panoptic_rcnn import detectron2_segments_info
 from segkit.modeling.postprocessing.centers import CenterLogits, build_instances, build_no_instances
 from segkit.modeling.postprocessing.head_outputs import SemanticLogits, build_semantic_scores
+from segkit.modeling.postprocessing.map_outputs import detectron2_segments_info, to_instances
 from segkit.modeling.postprocessing.resampling import Sizes
 from segkit.modeling.semantic_heads.checks import check_deeplab_backbone, check_semantic_head
 from segkit.structures import CenterOffsets, HeadOutputs
@@ -214,8 +214,8 @@ class PanopticDeepLab(nn.Module):
         }
         if self.predicts_instances:
             instances = cache(lambda: build_instances(panoptic, semantic, center_offsets.heatmap, self.thing_ids))
-            values["instances"] = LazyValue(lambda: instances().with_full_masks())
-            values["instance_masks"] = LazyValue(lambda: instances().masks)
+            values["instances"] = LazyValue(lambda: to_instances(instances(), self.device))
+            values["instance_masks"] = LazyValue(instances)
         return LazyDict(**values)
 
     def _build_head_outputs(self, semantic: SemanticLogits, centers: CenterOffsets) -> HeadOutputs:

@@ -23,6 +23,7 @@ from segkit.modeling.postprocessing.head_outputs import (
     fuses_on_device,
     scale_instances,
 )
+from segkit.modeling.postprocessing.map_outputs import detectron2_segments_info
 from segkit.modeling.postprocessing.panoptic import PanopticPostProcessor
 from segkit.modeling.postprocessing.panoptic_tensors import to_segments
 from segkit.modeling.postprocessing.resampling import Sizes
@@ -216,18 +217,6 @@ class PanopticRCNN(GeneralizedRCNN):
         scores = build_semantic_scores(semantic, self.stuff_ids, self.thing_ids, with_logits)
         outputs = HeadOutputs(masks, scores)
         return outputs if self.rounding is None else self.rounding(outputs)
-
-
-def detectron2_segments_info(segments: Sequence[Segment]) -> list[dict[str, Any]]:
-    """Convert to Detectron2's segments_info: things with score and instance_id, stuff with its area."""
-    infos: list[dict[str, Any]] = []
-    for s in segments:
-        if s.isthing:
-            fields = {"score": s.score, "category_id": s.category_id, "instance_id": s.instance_id}
-        else:
-            fields = {"category_id": s.category_id, "area": s.area_px}
-        infos.append({"id": s.segment_id, "isthing": s.isthing, **fields})
-    return infos
 
 
 def _check_targets(batched_inputs: Sequence[dict[str, Any]]) -> None:

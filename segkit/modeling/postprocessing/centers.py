@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from detectron2.structures import Boxes, Instances
 
 from segkit.modeling.postprocessing.head_outputs import SemanticLogits
+from segkit.modeling.postprocessing.map_outputs import build_map_masks
 from segkit.modeling.postprocessing.resampling import Sizes, resize_logits
-from segkit.structures import CenterOffsets, IdRuns, InstanceMasks, PanopticSegmentation
+from segkit.structures import CenterOffsets, InstanceMasks, PanopticSegmentation
 
 
 @dataclass(frozen=True)
@@ -44,32 +44,9 @@ class CenterLogits:
         return CenterOffsets(heat[0].detach().cpu().numpy(), offsets.detach().cpu().numpy())
 
 
-@dataclass(frozen=True)
-class MapInstances:
-    """The things of a panoptic map as instances.
-
-    Attributes:
-        masks: The instances as box crops on the CPU.
-        device: Device of the model.
-    """
-
-    masks: InstanceMasks
-    device: torch.device
-
-    def with_full_masks(self) -> Instances:
-        """The instances as Detectron2's, with pred_masks (N, H, W) bool."""
-        masks = self.masks
-        full = Instances(masks.size_hw)
-        full.pred_boxes = Boxes(torch.from_numpy(masks.boxes_xyxy).to(self.device))
-        full.scores = torch.from_numpy(masks.scores).to(self.device)
-        full.pred_classes = torch.from_numpy(masks.class_ids).to(self.device)
-        full.pred_masks = torch.from_numpy(masks.to_full()).to(self.device)
-        return full
-
-
 def build_instances(
     panoptic: PanopticSegmentation, semantic: SemanticLogits, heatmap: np.ndarray, thing_ids: torch.Tensor
-) -> MapInstances:
+) -> InstanceMasks:
     """Build the instances of a panoptic map, in the order of its things.
 
     The score is the mean probability of the class, by the semantic head, times the heat at the center of mass, as in
@@ -85,32 +62,19 @@ def build_instances(
         The instances; without things there are none.
     """
     things = [segment for segment in panoptic.segments if segment.isthing]
+    masks = build_map_masks(panoptic.segment_ids, things)
     if not things:
-        return MapInstances(build_no_instances(semantic.sizes.size_hw), semantic.coarse.device)
-    extents = IdRuns.from_map(panoptic.segment_ids).extents()
+        return masks
     probs = semantic.resize().float().softmax(dim=0)
     channel_by_class = {class_id: channel for channel, class_id in enumerate(thing_ids.tolist())}
-    boxes, scores, corners, crops = list[list[int]](), list[float](), list[list[int]](), list[np.ndarray]()
-    for segment in things:
-        left, top, width, height = extents[segment.segment_id].bbox_xywh
-        window = slice(top, top + height), slice(left, left + width)
-        crop = panoptic.segment_ids[window] == segment.segment_id
+    scores = []
+    for segment, crop, (left, top) in zip(things, masks.crops, masks.corners_xy.tolist(), strict=True):
+        window = slice(top, top + crop.shape[0]), slice(left, left + crop.shape[1])
         inside = probs[channel_by_class[segment.category_id]][window][torch.from_numpy(crop).to(probs.device)]
         rows, columns = np.nonzero(crop)
         heat = heatmap[int(rows.mean() + top), int(columns.mean() + left)]
-        boxes.append([left, top, left + width, top + height])
         scores.append(float(inside.mean()) * float(heat))
-        corners.append([left, top])
-        crops.append(crop)
-    masks = InstanceMasks(
-        semantic.sizes.size_hw,
-        np.array(boxes, dtype=np.float32),
-        np.array(scores, dtype=np.float32),
-        np.array([segment.category_id for segment in things], dtype=np.int64),
-        np.array(corners, dtype=np.int64),
-        tuple(crops),
-    )
-    return MapInstances(masks, semantic.coarse.device)
+    return replace(masks, scores=np.array(scores, dtype=np.float32))
 
 
 def build_no_instances(size_hw: tuple[int, int]) -> InstanceMasks:
