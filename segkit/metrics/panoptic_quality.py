@@ -10,7 +10,15 @@ import numpy as np
 from segkit.metrics.boundary import DILATION_RATIO, boundary_options
 from segkit.metrics.panoptic import counts as counting
 from segkit.metrics.panoptic.matching import MODES, Matching, find_same_category, match
-from segkit.metrics.panoptic.overlaps import AREAS, ON_VOID, TABLES, ImageOverlaps, OverlapTable, compute_overlaps, join
+from segkit.metrics.panoptic.overlaps import (
+    AREAS,
+    TABLES,
+    ImageOverlaps,
+    OverlapTable,
+    check_overlaps,
+    compute_overlaps,
+    join,
+)
 from segkit.metrics.state import ImageTablesMetric, mean_over_present, percent
 from segkit.structures import CategorySet, ImageId, PanopticSegmentation
 from segkit.utils.text import abbreviate
@@ -164,20 +172,7 @@ class PanopticQuality(ImageTablesMetric[ImageOverlaps]):
         return {**options, **boundary_options(self.boundary_ratio)}
 
     def _check_image(self, image: ImageOverlaps) -> None:
-        ids = [category.category_id for category in self.categories.categories]
-        pairs = image.pairs
-        for name in ("ground_truth", "prediction"):
-            rows = getattr(image, name)
-            if not np.isin(rows["category_id"], ids).all():
-                raise ValueError("segments of unknown categories")
-            has_pixels = np.isfinite(rows["area_px"]) & (rows["counted_px"] > 0) & (rows["boundary_px"] >= 0)
-            if not has_pixels.all():
-                raise ValueError("segments without pixels")
-            if not np.isin(pairs[name], np.arange(ON_VOID, len(rows))).all():
-                raise ValueError("pairs of missing segments")
-        on_void = (pairs["ground_truth"] == ON_VOID) & (pairs["prediction"] == ON_VOID)
-        if on_void.any() or (pairs["pixels"] < 1).any() or (pairs["boundary_px"] < 0).any():
-            raise ValueError("pairs without pixels")
+        check_overlaps(image, self.categories)
 
     def _compute_quality(
         self, table: OverlapTable, matching: Matching

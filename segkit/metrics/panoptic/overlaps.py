@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +99,47 @@ def compute_overlaps(
     if boundary_ratio is not None and ground_truth.segment_ids.size:
         _count_boundaries(overlaps, ground_truth.segment_ids, prediction.segment_ids, boundary_ratio)
     return overlaps
+
+
+class HasTables(Protocol):
+    """Counts with the three tables of `ImageOverlaps`."""
+
+    @property
+    def ground_truth(self) -> Table:
+        """`SEGMENT` rows."""
+
+    @property
+    def prediction(self) -> Table:
+        """`SEGMENT` rows."""
+
+    @property
+    def pairs(self) -> Table:
+        """`PAIR` rows."""
+
+
+def check_overlaps(overlaps: HasTables, categories: CategorySet) -> None:
+    """Check tables that were read from a file.
+
+    Args:
+        overlaps: The tables.
+        categories: The categories of their segments.
+
+    Raises:
+        ValueError: A segment has no pixels or an unknown category, or a pair has no pixels or a missing segment.
+    """
+    ids, pairs = [category.category_id for category in categories.categories], overlaps.pairs
+    for name in ("ground_truth", "prediction"):
+        rows = getattr(overlaps, name)
+        if not np.isin(rows["category_id"], ids).all():
+            raise ValueError("segments of unknown categories")
+        has_pixels = np.isfinite(rows["area_px"]) & (rows["counted_px"] > 0) & (rows["boundary_px"] >= 0)
+        if not has_pixels.all():
+            raise ValueError("segments without pixels")
+        if not np.isin(pairs[name], np.arange(ON_VOID, len(rows))).all():
+            raise ValueError("pairs of missing segments")
+    on_void = (pairs["ground_truth"] == ON_VOID) & (pairs["prediction"] == ON_VOID)
+    if on_void.any() or (pairs["pixels"] < 1).any() or (pairs["boundary_px"] < 0).any():
+        raise ValueError("pairs without pixels")
 
 
 def _count_pixels(ground_truth: PanopticSegmentation, prediction: PanopticSegmentation, where: str) -> Pairs:
@@ -222,7 +264,7 @@ class OverlapTable:
     pair_image: NDArray[np.int64]
 
 
-def join(images: Sequence[tuple[ImageId, ImageOverlaps]]) -> OverlapTable:
+def join(images: Sequence[tuple[ImageId, HasTables]]) -> OverlapTable:
     """Join many images into one table.
 
     Args:
