@@ -16,7 +16,19 @@ import pytest
 import segkit
 
 HEAVY = ("torch", "torchvision", "detectron2", "fvcore", "iopath", "yacs")
-LIGHT = ("utils", "structures", "formats", "fusion", "metrics", "classical", "report", "scoring", "curation", "cli")
+LIGHT = (
+    "utils",
+    "structures",
+    "formats",
+    "fusion",
+    "metrics",
+    "classical",
+    "report",
+    "scoring",
+    "curation",
+    "runtime",
+    "cli",
+)
 IMPORT_ALL = f"""
 import importlib, sys
 sys.modules.update(dict.fromkeys({HEAVY!r}))

@@ -1,0 +1,1 @@
+"""Predictions without torch: the images that models read, and `Prediction`, which a model gives for each."""
