@@ -509,6 +509,15 @@ def test_the_crop_is_cut_before_or_after_the_resize(is_last: bool) -> None:
     assert sample.image.shape == ((8, 16, 3) if is_last else (20, 40, 3))
 
 
+@pytest.mark.parametrize("recipe", ["panoptic_rcnn_R50_FPN", "semantic_fpn_R50", "deeplab_v3_plus_R103"])
+def test_recipes_for_cityscapes_crop_the_scaled_image(recipe: str) -> None:
+    """Detectron2's DeepLab project resizes first; Panoptic FPN has "512 x 1024 crops ... after randomly scaling"."""
+    cfg = load_config(f"cityscapes/{recipe}", ["INPUT.MIN_SIZE_TRAIN", "(640,)"])
+    sample = T.AugInput(np.zeros((1024, 2048, 3), np.uint8))
+    T.AugmentationList(build_augmentations(cfg, True))(sample)
+    assert sample.image.shape == (512, 1024, 3)
+
+
 def test_a_share_of_a_small_image_is_a_pixel_at_least() -> None:
     cfg = config()
     cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = True, "relative", [0.01, 0.5]
