@@ -47,3 +47,17 @@ def test_dice_losses_are_added_and_parameter_names_stay() -> None:
     losses[0]["loss_sem_seg_dice"].backward()
     assert model.sem_seg_head.predictor.weight.grad.abs().sum() > 0
     assert torch.equal(model.eval()(images(1))[0]["sem_seg"], plain.eval()(images(1))[0]["sem_seg"])
+
+
+def test_the_weights_of_masks_and_of_instances_scale_the_dice_loss() -> None:
+    register_models()
+    losses = []
+    for values in ({}, {"MODEL__PANOPTIC_FPN__INSTANCE_LOSS_WEIGHT": 0.5}, {"MODEL__ROI_MASK_HEAD__DICE_WEIGHT": 0.5}):
+        torch.manual_seed(0)
+        model = build_model(small_config("PanopticRCNN", MODEL__ROI_MASK_HEAD__NAME="DiceMaskHead", **values))
+        torch.manual_seed(0)
+        with EventStorage():
+            losses.append(model.train()(targets(images())))
+    for scaled in losses[1:]:
+        torch.testing.assert_close(scaled["loss_mask_dice"], losses[0]["loss_mask_dice"] * 0.5)
+    torch.testing.assert_close(losses[1]["loss_mask"], losses[0]["loss_mask"] * 0.5)

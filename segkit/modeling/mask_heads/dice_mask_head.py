@@ -20,7 +20,7 @@ class DiceMaskHead(MaskRCNNConvUpsampleHead):
 
     Args:
         *args: As in MaskRCNNConvUpsampleHead.
-        dice_weight: Weight of `loss_mask_dice`.
+        dice_weight: Weight of `loss_mask_dice`, which `loss_weight` of Detectron2's head multiplies too.
         **kwargs: As in MaskRCNNConvUpsampleHead.
     """
 
@@ -49,8 +49,9 @@ class DiceMaskHead(MaskRCNNConvUpsampleHead):
         if not self.training:
             mask_rcnn_inference(logits, instances)
             return instances
-        cross_entropy = mask_head.mask_rcnn_loss(logits, instances, self.vis_period) * self.loss_weight
-        return {"loss_mask": cross_entropy, "loss_mask_dice": self._compute_dice(logits, instances) * self.dice_weight}
+        cross_entropy = mask_head.mask_rcnn_loss(logits, instances, self.vis_period)
+        dice = self._compute_dice(logits, instances) * self.dice_weight
+        return {"loss_mask": cross_entropy * self.loss_weight, "loss_mask_dice": dice * self.loss_weight}
 
     def _compute_dice(self, logits: torch.Tensor, instances: list[Instances]) -> torch.Tensor:
         side = logits.shape[-1]
