@@ -148,6 +148,25 @@ def test_map_masks_give_the_losses_of_bitmasks_and_the_weight_of_instances_scale
         torch.testing.assert_close(results[2][name], results[1][name] * 0.5)
 
 
+def test_the_loss_of_points_is_zero_if_none_has_a_label() -> None:
+    """A single pixel has a label, and no sampled point meets it."""
+    theirs, ours = build_twins("PanopticFPN", "PanopticRCNN", STANDARD, SEMANTICS)
+    losses = []
+    for model in (theirs, ours):
+        batch = targets(images(1))
+        batch[0]["sem_seg"][:] = 255
+        batch[0]["sem_seg"][0, 0] = 3
+        torch.manual_seed(0)
+        with EventStorage():
+            losses.append(model.train()(batch))
+    assert losses[0]["loss_sem_seg_point"].isnan()
+    assert losses[1]["loss_sem_seg_point"] == 0
+    torch.testing.assert_close(losses[1]["loss_sem_seg"], losses[0]["loss_sem_seg"])
+    sum(losses[1].values()).backward()
+    assert all(weight.grad.isfinite().all() for weight in ours.parameters() if weight.grad is not None)
+    assert ours.sem_seg_head.point_head.predictor.weight.grad.abs().sum() == 0
+
+
 def test_the_mapper_gives_bitmasks_and_the_class_count_follows_from_the_dataset(
     toy_folder: Path, tmp_path: Path
 ) -> None:
