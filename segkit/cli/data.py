@@ -26,7 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "toy": ("generate toy scenes in COCO panoptic format", _add_toy, _toy),
         "check": (data_check.SUMMARY, data_check.add_arguments, data_check.run),
         "rules": ("list what `segkit data check` looks for", None, data_check.print_rules),
-        "convert": ("convert a dataset into another format; list what that format cannot hold", _add_convert, _convert),
+        "convert": (
+            "convert a dataset or predictions to another format; list what that cannot hold",
+            _add_convert,
+            _convert,
+        ),
         "formats": ("list the formats and their options", None, _print_formats),
         "stats": ("count images, segments, areas, crowds and void pixels of a dataset", _add_stats, _stats),
         "view": (data_view.SUMMARY, data_view.add_arguments, data_view.run),
@@ -69,10 +73,10 @@ def _convert(args: argparse.Namespace) -> int:
     """Convert, print what the format cannot hold; 1 if images were left out."""
     from segkit.curation.convert import convert, list_lost_extras, summarize_losses
     from segkit.curation.issues import IssueList
-    from segkit.formats.registry import check_writer, open_reader, open_writer
+    from segkit.formats.registry import add_prediction_options, check_writer, open_reader, open_writer
 
     check_writer(args.to)
-    options = arguments.get_dataset_options(args)
+    options = add_prediction_options(args.format, arguments.get_dataset_options(args), args.to)
     for name in ("root", "masks", "images"):
         if name in options and arguments.is_within(args.output, options[name]):
             raise ConfigError(f"--output {args.output} is within --{name}", remedy="name a folder outside the dataset")

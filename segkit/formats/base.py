@@ -180,6 +180,11 @@ class DatasetReader(ABC):
         return self.read_image(image)
 
 
+# `DatasetWriter.prediction_options` of formats of ground truth that hold scores, and of formats of predictions.
+WITH_SCORES: Mapping[str, Any] = MappingProxyType({"keep_scores": True})
+ALL_PREDICTIONS: Mapping[str, Any] = MappingProxyType({"keep_scores": True, "min_score": None})
+
+
 class UnfitImageError(DatasetError):
     """An image that a format cannot hold: `DatasetWriter.add` has written nothing, others can still be added."""
 
@@ -200,9 +205,11 @@ class DatasetWriter(FinishOnExit, ABC):
     Attributes:
         info: as `DatasetReader.info`; set it before the end of the block.
         writes_extras: whether `info` and `DatasetImage.extra` are written.
+        prediction_options: options of the readers of predictions that suit the format, unless the user chooses others.
     """
 
     writes_extras: ClassVar[bool] = False
+    prediction_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     info: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, root: str | Path, categories: CategorySet) -> None:

@@ -62,7 +62,9 @@ def build_semantic_map(segmentation: PanopticSegmentation, space: SemanticSpace)
     return np.subtract(channels, 1, out=channels)
 
 
-def build_coco_annotations(image_id: int | str, segmentation: PanopticSegmentation) -> list[dict[str, Any]]:
+def build_coco_annotations(
+    image_id: int | str, segmentation: PanopticSegmentation, with_scores: bool = False
+) -> list[dict[str, Any]]:
     """Describe the things as COCO annotations, as panopticapi's converters/panoptic2detection_coco_format.py does.
 
     Stuff, void, and segments without a pixel are left out.
@@ -70,6 +72,7 @@ def build_coco_annotations(image_id: int | str, segmentation: PanopticSegmentati
     Args:
         image_id: id of the image.
         segmentation: segments with category ids of the dataset.
+        with_scores: whether annotations of segments with a score have the key `score`.
 
     Returns:
         Annotations in the order of the segments, without `id`: tight boxes (x, y, width, height), masks as compressed
@@ -83,7 +86,7 @@ def build_coco_annotations(image_id: int | str, segmentation: PanopticSegmentati
             continue
         area_px, (left, top, box_width, box_height) = extents[segment.segment_id]
         crop = segmentation.segment_ids[top : top + box_height, left : left + box_width] == segment.segment_id
-        annotation = {
+        annotation: dict[str, Any] = {
             "image_id": image_id,
             "category_id": int(segment.category_id),
             "iscrowd": int(segment.iscrowd),
@@ -91,5 +94,7 @@ def build_coco_annotations(image_id: int | str, segmentation: PanopticSegmentati
             "bbox": [left, top, box_width, box_height],
             "segmentation": crop_to_rle(crop, (left, top), (height, width)),
         }
+        if with_scores and segment.score is not None:
+            annotation["score"] = float(segment.score)
         annotations.append(annotation)
     return annotations

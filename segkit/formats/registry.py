@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segkit.formats import ade20k, cityscapes, coco, decathlon, label_images, labelme, voc, yolo
+from segkit.formats import ade20k, cityscapes, coco, decathlon, label_images, labelme, runs, voc, yolo
 from segkit.formats.base import DatasetReader, DatasetWriter
 from segkit.structures import CategorySet
 from segkit.utils.errors import ConfigError, DatasetError
@@ -31,6 +31,7 @@ READERS: dict[str, type[DatasetReader]] = {
         yolo.YoloReader,
         coco.CocoResultsReader,
         coco.PanopticPredictionsReader,
+        runs.RunReader,
     )
 }
 WRITERS: dict[str, Callable[..., DatasetWriter]] = {
@@ -44,6 +45,9 @@ WRITERS: dict[str, Callable[..., DatasetWriter]] = {
     "yolo": yolo.YoloWriter,
     "cityscapes": cityscapes.CityscapesWriter,
     "ade20k": ade20k.ADE20KWriter,
+    "coco-results": coco.CocoResultsWriter,
+    "panoptic-predictions": coco.PanopticPredictionsWriter,
+    "coco-submission": coco.CocoSubmissionWriter,
 }
 
 REQUIRED = inspect.Parameter.empty  # the default of an option that has none
@@ -106,6 +110,22 @@ def open_writer(
         return WRITERS[format_name](root, categories, **options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"format {format_name!r}: {error}") from error
+
+
+def add_prediction_options(format_name: str, options: Mapping[str, Any], writer_name: str) -> dict[str, Any]:
+    """Add the options of a reader of predictions that suit the format to write.
+
+    Args:
+        format_name: key of READERS.
+        options: options of the reader that the user chose.
+        writer_name: key of WRITERS.
+
+    Returns:
+        The options, and those of `DatasetWriter.prediction_options` that the reader has and the user did not choose.
+    """
+    known = get_options(READERS[format_name]) if format_name in READERS else {}
+    suitable = getattr(WRITERS[writer_name], "prediction_options", {})
+    return {**{name: value for name, value in suitable.items() if name in known}, **options}
 
 
 def check_format(format_name: object, formats: Mapping[str, object], owner: str = "") -> None:

@@ -31,6 +31,7 @@ from segkit.formats.coco.readers import (
     paint_annotations,
     report_relative_coordinates,
 )
+from segkit.formats.coco.result_writers import CocoResultsWriter, CocoSubmissionWriter, PanopticPredictionsWriter
 from segkit.formats.coco.tables import read_categories, read_classes, read_images
 from segkit.formats.coco.two_channel import TwoChannelReader, TwoChannelWriter
 from segkit.formats.coco.validation import ImageEntry
@@ -48,6 +49,8 @@ __all__ = [
     "CocoPanopticReader",
     "CocoPanopticWriter",
     "CocoResultsReader",
+    "CocoResultsWriter",
+    "CocoSubmissionWriter",
     "ImageEntries",
     "ImageEntry",
     "InstancesFile",
@@ -55,6 +58,7 @@ __all__ = [
     "PanopticFilesWriter",
     "PanopticPrediction",
     "PanopticPredictionsReader",
+    "PanopticPredictionsWriter",
     "PanopticRecord",
     "PanopticWriter",
     "TwoChannelReader",

@@ -1,4 +1,4 @@
-"""Predictions of a model, without their scores, as ground truth to train on again (pseudo-labels)."""
+"""Predictions of a model: as ground truth to train on again (pseudo-labels), or with their scores, to convert them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class CocoResultsReader(DatasetReader):
         json: the results.
         images: the image folder.
         dataset: a JSON with `images` and `categories` (instances, panoptic, image_info); None if `json` has them.
-        min_score: results of a lower score are left out.
+        min_score: results of a lower score are left out; None keeps all.
+        keep_scores: whether segments and annotations have the scores.
         overlap: which mask gets a pixel: "score_on_top", the one of the highest score, of equal scores the earlier
             result; or one of `OVERLAPS`.
         on_issue: takes the code and error of a result without finite score, image, thing or mask, and, unless its score
@@ -48,7 +49,7 @@ class CocoResultsReader(DatasetReader):
 
     Raises:
         DatasetError: a JSON is missing or of another kind.
-        ValueError: `overlap` has another value, or min_score is not a finite number.
+        ValueError: `overlap` has another value, or min_score is neither None nor a finite number.
     """
 
     format = "coco-results"
@@ -61,7 +62,8 @@ class CocoResultsReader(DatasetReader):
         images: str | Path,
         dataset: str | Path | None = None,
         *,
-        min_score: float = MIN_SCORE,
+        min_score: float | None = MIN_SCORE,
+        keep_scores: bool = False,
         overlap: str = BY_SCORE,
         on_issue: IssueHandler = raise_issue,
     ) -> None:
@@ -71,6 +73,7 @@ class CocoResultsReader(DatasetReader):
         path, has_tables = Path(json), dataset is None
         tables = _DatasetTables(path if dataset is None else dataset, images, has_predictions=has_tables)
         self.root, self.image_root, self.overlap = path.parent, Path(images), overlap
+        self._keeps_scores = keep_scores
         all_things = all("isthing" not in c for c in json_fields.get_table(tables.content, "categories", tables.path))
         self.categories = read_categories(tables.content, tables.path, all_things)
         self.images = tuple(tables.images.values())
@@ -97,21 +100,26 @@ class CocoResultsReader(DatasetReader):
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """See base class; segments are numbered from 1 in the order of `read_annotations`, hidden masks have none."""
         overlap = "later_on_top" if self.overlap == BY_SCORE else self.overlap
-        return paint_annotations(self._results.get(image.image_id, []), image.size_hw, overlap)
+        results = self._results.get(image.image_id, [])
+        painted = paint_annotations(results, image.size_hw, overlap)
+        if not self._keeps_scores:
+            return painted
+        segments = (replace(s, score=float(results[s.segment_id - 1]["score"])) for s in painted.segments)
+        return PanopticSegmentation.from_runs(painted.runs, tuple(segments))
 
     def read_annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
         """See base class; whole masks in the file's order, or by ascending score if the highest score is on top."""
         return [
             annotation
             for result in self._results.get(image.image_id, [])
-            for annotation in build_coco_annotations(image.image_id, _paint_one(result))
+            for annotation in build_coco_annotations(image.image_id, _paint_one(result), self._keeps_scores)
         ]
 
-    def _skipped(self, path: Path, results: int, low: int, confident: int, min_score: float) -> tuple[str, ...]:
+    def _skipped(self, path: Path, results: int, low: int, confident: int, min_score: float | None) -> tuple[str, ...]:
         empty = confident - sum(map(len, self._results.values()))
         bare = [image.image_id for image in self.images if image.image_id not in self._results]
         counted = {
-            f"{path}: {low} of {results} results have a score below {min_score:g}": low,
+            f"{path}: {low} of {results} results have a score below {_format(min_score)}": low,
             f"{path}: {empty} of {results} results have a mask without a pixel": empty,
             f"{path}: {len(bare)} of {len(self.images)} images have no result left: {abbreviate(bare)}": len(bare),
         }
@@ -121,20 +129,22 @@ class CocoResultsReader(DatasetReader):
 class PanopticPredictionsReader(DatasetReader):
     """Reads a panoptic JSON of predictions; the dataset has the predicted images, in the order of the JSON.
 
-    Several segments of one stuff class become one, with the id of the first; stuff is never a crowd.
+    Without `keep_scores`, several segments of one stuff class become one, with the id of the first, and stuff is never
+    a crowd.
 
     Args:
         json: the panoptic JSON.
         masks: the folder of PNGs.
         images: the image folder.
         dataset: a JSON with `images` and `categories`; None if `json`, unlike COCO's submissions, has them.
-        min_score: things of a lower score become void; stuff, and things without a score, stay.
+        min_score: things of a lower score become void; stuff, and things without a score, stay. None keeps all.
+        keep_scores: whether segments stay as they are predicted, with their scores.
         on_issue: takes the code and error of an image that the dataset lacks, with an invalid annotation, or without
             PNG. These images are left out.
 
     Raises:
         DatasetError: a JSON is missing or of another kind.
-        ValueError: min_score is not a finite number.
+        ValueError: min_score is neither None nor a finite number.
     """
 
     format = "panoptic-predictions"
@@ -147,12 +157,14 @@ class PanopticPredictionsReader(DatasetReader):
         images: str | Path,
         dataset: str | Path | None = None,
         *,
-        min_score: float = MIN_SCORE,
+        min_score: float | None = MIN_SCORE,
+        keep_scores: bool = False,
         on_issue: IssueHandler = raise_issue,
     ) -> None:
         _check_min_score(min_score)
         path, tables = Path(json), _DatasetTables(json if dataset is None else dataset, images, dataset is None)
         self.root, self.image_root, self.masks, self.min_score = path.parent, Path(images), Path(masks), min_score
+        self._keeps_scores = keep_scores
         self.categories = read_categories(tables.content, tables.path)
         annotations = _read_predicted_annotations(path, tables, self.categories, on_issue)
         resolve = FolderNames(self.masks).resolve
@@ -177,10 +189,11 @@ class PanopticPredictionsReader(DatasetReader):
             if segment.isthing and _is_below(segment.score, self.min_score):
                 continue
             segment_id = segment.segment_id
-            gt_id = segment_id if segment.isthing else stuff_ids.setdefault(segment.category_id, segment_id)
+            is_own = segment.isthing or self._keeps_scores
+            gt_id = segment_id if is_own else stuff_ids.setdefault(segment.category_id, segment_id)
             area_px = segment.area_px + (ground_truth[gt_id].area_px if gt_id in ground_truth else 0)
-            iscrowd = segment.iscrowd and segment.isthing
-            ground_truth[gt_id] = replace(segment, segment_id=gt_id, area_px=area_px, iscrowd=iscrowd, score=None)
+            iscrowd, score = (segment.iscrowd and is_own), (segment.score if self._keeps_scores else None)
+            ground_truth[gt_id] = replace(segment, segment_id=gt_id, area_px=area_px, iscrowd=iscrowd, score=score)
             gt_ids[segment_id] = gt_id
         segments = tuple(ground_truth.values())
         if len(segments) == len(predicted.segments):
@@ -192,7 +205,7 @@ class PanopticPredictionsReader(DatasetReader):
         scores = [info.get("score") for info in infos if self.categories[info["category_id"]].isthing]
         low, unknown = sum(_is_below(score, self.min_score) for score in scores), scores.count(None)
         counted = {
-            f"{path}: {low} of {len(scores)} things have a score below {self.min_score:g} and are void": low,
+            f"{path}: {low} of {len(scores)} things have a score below {_format(self.min_score)} and are void": low,
             f"{path}: {unknown} of {len(scores)} things have no score and are kept": unknown,
             f"{path}: {len(bare)} images have no prediction: {abbreviate(bare)}": len(bare),
         }
@@ -202,12 +215,17 @@ class PanopticPredictionsReader(DatasetReader):
 def _paint_one(result: Entry) -> PanopticSegmentation:
     """The mask as the one segment of its image."""
     mask = rle_to_mask(result["segmentation"])
-    segment = Segment(1, result["category_id"], True, int(np.count_nonzero(mask)), bool(result["iscrowd"]))
+    score, area_px = float(result["score"]), int(np.count_nonzero(mask))
+    segment = Segment(1, result["category_id"], True, area_px, bool(result["iscrowd"]), score)
     return PanopticSegmentation(mask.astype(np.int32), (segment,))
 
 
-def _is_below(score: float | None, min_score: float) -> bool:
-    return score is not None and score < min_score
+def _is_below(score: float | None, min_score: float | None) -> bool:
+    return score is not None and min_score is not None and score < min_score
+
+
+def _format(min_score: float | None) -> str:
+    return "" if min_score is None else f"{min_score:g}"
 
 
 class _DatasetTables:
@@ -235,7 +253,7 @@ class _DatasetTables:
 
 
 def _read_result(
-    entry: Entry, index: int, path: Path, tables: _DatasetTables, categories: CategorySet, min_score: float
+    entry: Entry, index: int, path: Path, tables: _DatasetTables, categories: CategorySet, min_score: float | None
 ) -> Entry:
     """image_id, category_id, iscrowd, score and, unless the score is low, the mask as compressed RLE."""
     image_id: ImageId = json_fields.get_field(entry, "image_id", json_fields.IMAGE_ID, f"{path}, result {index}")
@@ -252,7 +270,7 @@ def _read_result(
         problem = "expected a mask in `segmentation`, got none"
         raise DatasetError(problem, where=where, remedy=remedy, code="key-missing")
     valid["image_id"] = image_id
-    if valid["score"] >= min_score:
+    if not _is_below(valid["score"], min_score):
         valid["segmentation"] = segmentation_to_rle(get_segmentation(entry, size_hw, where), size_hw)
     return valid
 
@@ -295,5 +313,5 @@ def _find_errors(
 
 
 def _check_min_score(min_score: object) -> None:
-    if not json_fields.all_finite([min_score]):
-        raise ValueError(f"min_score must be a finite number, got {min_score!r}")
+    if min_score is not None and not json_fields.all_finite([min_score]):
+        raise ValueError(f"min_score must be a finite number or null, got {min_score!r}")

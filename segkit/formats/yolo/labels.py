@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from segkit.formats.coco import find_mask_fault
-from segkit.formats.yolo.outlines import Points
+from segkit.formats.outlines import Points
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import read_bytes
 

@@ -306,7 +306,7 @@ def test_missing_truncated_or_nested_files_and_a_missing_dataset_raise_a_dataset
             CocoResultsReader(tmp_path / "results.json", *paths)
 
 
-@pytest.mark.parametrize("min_score", [float("nan"), float("inf"), "0.5", True, None, 10**400])
+@pytest.mark.parametrize("min_score", [float("nan"), float("inf"), "0.5", True, 10**400])
 def test_min_score_must_be_a_finite_number(tmp_path: Path, min_score: Any) -> None:
     with pytest.raises(ValueError, match="min_score must be a finite number"):
         write_results(tmp_path, [], min_score=min_score)

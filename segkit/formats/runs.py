@@ -1,0 +1,159 @@
+"""Predictions as segkit writes them: the folder of `segkit predict`, or of an evaluation, inference/<dataset>."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.formats import png
+from segkit.formats.base import DatasetImage, DatasetReader
+from segkit.formats.coco import CocoResultsReader, PanopticPredictionsReader, read_classes
+from segkit.formats.coco.prediction_readers import BY_SCORE, MIN_SCORE
+from segkit.formats.image_files import find_by_stem, find_by_suffix
+from segkit.formats.image_io import IMAGE_SUFFIXES
+from segkit.structures import CategorySet, IdRuns, PanopticSegmentation, Segment
+from segkit.utils.errors import DatasetError
+from segkit.utils.issues import IssueHandler, raise_issue
+from segkit.utils.text import abbreviate
+
+PANOPTIC, INSTANCES, LABELS = "panoptic.json", "instances.json", "labels/classes.json"  # of `segkit predict`
+RESULTS, GROUND_TRUTH = "coco_instances_results.json", "instances_gt.json"  # of an evaluation, which has PANOPTIC too
+NO_IMAGES = "give the folder of the images that were predicted (--images), or leave them out (--skip-images)"
+
+
+class RunReader(DatasetReader):
+    """Reads all predictions in a folder: the panoptic map, and instances as whole masks; else classes, all stuff.
+
+    Without a panoptic map, the instances are painted, see `CocoResultsReader`.
+
+    Args:
+        root: folder of `segkit predict`, of an evaluation (OUTPUT_DIR/inference/DATASET), or OUTPUT_DIR, if it has one
+            evaluation.
+        images: folder to which the names of the images are relative; None if their pixels are not needed.
+        dataset: JSON that names the images and categories; only for an evaluation of instances alone.
+        min_score: things of a lower score are left out; None keeps all.
+        keep_scores: whether segments and annotations have the scores.
+        on_issue: takes the codes and errors of `CocoResultsReader` and `PanopticPredictionsReader`.
+
+    Raises:
+        DatasetError: the folder has no predictions, or several evaluations, or a file is invalid.
+        ValueError: min_score is neither None nor a finite number.
+    """
+
+    format = "run"
+
+    def __init__(
+        self,
+        root: str | Path,
+        images: str | Path | None = None,
+        dataset: str | Path | None = None,
+        *,
+        min_score: float | None = MIN_SCORE,
+        keep_scores: bool = False,
+        on_issue: IssueHandler = raise_issue,
+    ) -> None:
+        self.root = folder = _find_folder(Path(root))
+        self.image_root = Path(images) if images is not None else folder
+        self._has_images = images is not None
+        options: dict[str, Any] = {"min_score": min_score, "keep_scores": keep_scores, "on_issue": on_issue}
+        self._maps: DatasetReader | None = None
+        self._instances: DatasetReader | None = None
+        if os.path.isfile(folder / PANOPTIC):
+            pngs = folder / PurePosixPath(PANOPTIC).stem
+            self._maps = PanopticPredictionsReader(folder / PANOPTIC, pngs, self.image_root, **options)
+        if (results := _find_results(folder, dataset)) is not None:
+            self._instances = CocoResultsReader(*results[:1], self.image_root, results[1], overlap=BY_SCORE, **options)
+        if self._maps is None and self._instances is None:
+            self._maps = _SemanticReader(folder / PurePosixPath(LABELS).parent, images, on_issue)
+        readers = [reader for reader in (self._maps, self._instances) if reader is not None]
+        self.categories, self.images = readers[0].categories, readers[0].images
+        self.skipped = tuple(line for reader in readers for line in reader.skipped)
+        self.has_overlapping_masks = self._instances is not None
+
+    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+        """See base class."""
+        reader = self._maps or self._instances
+        assert reader is not None  # the constructor opens one
+        return reader.read_segmentation(image)
+
+    def read_annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
+        """See base class."""
+        return super().read_annotations(image) if self._instances is None else self._instances.read_annotations(image)
+
+    def read_image(self, image: DatasetImage) -> NDArray[np.uint8]:
+        """See base class; DatasetError if the folder of the images was not given."""
+        if not self._has_images:
+            raise DatasetError("a folder of predictions holds no images", where=self.root, remedy=NO_IMAGES)
+        return super().read_image(image)
+
+
+class _SemanticReader(DatasetReader):
+    """Reads classes.json, a list of names, and a PNG of labels per image, named as the image: all classes are stuff."""
+
+    format = "run"
+
+    def __init__(self, root: Path, images: str | Path | None, on_issue: IssueHandler) -> None:
+        self.root = root
+        classes = read_classes(root / "classes.json")
+        if not isinstance(classes, CategorySet):
+            entries = [{"id": label, "name": name, "isthing": 0} for label, name in enumerate(classes)]
+            classes = CategorySet.from_coco(entries, root / "classes.json")
+        self.categories = classes
+        self._paths = find_by_suffix(root)
+        named: Mapping[str, Path] = {}
+        if images is not None:
+            named = find_by_stem(
+                Path(images), IMAGE_SUFFIXES, "name the folder that was predicted", "image-id-twice", on_issue
+            )
+        names = {stem: path.relative_to(images or ".").as_posix() for stem, path in named.items()}
+        sizes = {stem: png.read_header(path).size_hw for stem, path in self._paths.items()}
+        self.images = tuple(DatasetImage(stem, names.get(stem, f"{stem}.png"), size) for stem, size in sizes.items())
+
+    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+        """See base class; one segment per class that has pixels."""
+        path = self._paths[str(image.image_id)]
+        segment_ids = png.read_labels(path, image.size_hw).astype(np.int32) + 1
+        runs = IdRuns.from_map(segment_ids)
+        unknown = [segment_id - 1 for segment_id in runs.areas_px() if segment_id - 1 not in self.categories]
+        if unknown:
+            expected = abbreviate([c.category_id for c in self.categories.categories])
+            raise DatasetError(f"expected labels among {expected}, got {abbreviate(unknown)}", where=path)
+        segments = (
+            Segment(i, i - 1, self.categories[i - 1].isthing, area_px) for i, area_px in runs.areas_px().items()
+        )
+        return PanopticSegmentation.from_runs(runs, tuple(segments))
+
+
+def _find_folder(root: Path) -> Path:
+    """The folder itself, or its only evaluation."""
+    folders: Sequence[Path] = [root, *sorted(root.glob("inference/*"))]
+    found = [
+        folder for folder in folders if any(os.path.isfile(folder / n) for n in (PANOPTIC, INSTANCES, LABELS, RESULTS))
+    ]
+    if len(found) == 1 or root in found:
+        return found[0]
+    if found:
+        names = abbreviate(folder.name for folder in found)
+        problem = f"expected one evaluation, got {names}"
+        raise DatasetError(problem, where=root / "inference", remedy=f"name one of them, {found[0]} for example")
+    expected = f"{PANOPTIC}, {INSTANCES}, {RESULTS} or {LABELS}"
+    raise DatasetError(f"expected {expected}, found none", where=root, remedy="give the output of `segkit predict`")
+
+
+def _find_results(folder: Path, dataset: str | Path | None) -> tuple[Path, Path | None] | None:
+    """The JSON of instances, and the JSON of its images and categories if it is a bare list; None without instances."""
+    if os.path.isfile(folder / INSTANCES):
+        return folder / INSTANCES, None
+    if not os.path.isfile(folder / RESULTS):
+        return None
+    tables = [Path(dataset)] if dataset is not None else [folder / PANOPTIC, folder / GROUND_TRUTH]
+    path = next((path for path in tables if os.path.isfile(path)), None)
+    if path is None and dataset is None:
+        remedy = "give the JSON of the evaluated dataset (--dataset)"
+        raise DatasetError("the results name no images and categories", where=folder / RESULTS, remedy=remedy)
+    return folder / RESULTS, path or tables[0]
