@@ -19,8 +19,11 @@ from segkit.formats.coco import (
     CocoInstancesWriter,
     CocoPanopticReader,
     CocoPanopticWriter,
+    CocoResultsWriter,
+    CocoSubmissionWriter,
     TwoChannelWriter,
 )
+from segkit.formats.geojson import GeoJsonWriter
 from segkit.formats.label_images import SemanticMapWriter
 from segkit.structures import CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
@@ -34,6 +37,9 @@ WRITERS = [
     SemanticMapWriter,
     ADE20KWriter,
     CityscapesWriter,
+    CocoResultsWriter,
+    CocoSubmissionWriter,
+    GeoJsonWriter,
 ]
 
 OpenWriter = Callable[[Path, CategorySet], DatasetWriter]
