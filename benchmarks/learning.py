@@ -16,8 +16,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +102,14 @@ def train_one(recipe: str, minutes: float, output: Path) -> None:
     folder = output / recipe
     iterations = max(int(60 * minutes / time_iteration(prepare(folder, TIMED, 0))), CURVE)
     cfg = prepare(folder / "run", iterations, -(-iterations // CURVE))
-    start = time.process_time()
-    results = jobs.run_in_this_process(cfg) or {}
+    with timing_tests() as tests:
+        start = time.process_time()
+        results = jobs.run_in_this_process(cfg) or {}
+        seconds = time.process_time() - start - sum(tests)
     row = {
         "recipe": recipe,
         "iterations": iterations,
-        "minutes": round((time.process_time() - start) / 60, 1),
+        "minutes": round(seconds / 60, 1),
         "parameters": count_parameters(cfg),
         "results": {name: find_value(results, key) for name, key in METRICS.items()},
         "curve": read_curve(folder / "run/training.jsonl", iterations),
@@ -114,10 +117,34 @@ def train_one(recipe: str, minutes: float, output: Path) -> None:
     (folder / "row.json").write_text(json.dumps(row))
 
 
-def time_iteration(cfg: Any) -> float:
-    """Seconds of processor time of one training iteration; 0.1 s for a method without iterations."""
-    from segkit.engine.training.trainer import Trainer
+@contextmanager
+def timing_tests() -> Iterator[list[float]]:
+    """The processor time of each evaluation of the trainings inside, in seconds."""
+    from segkit.engine.training.parts import TrainerParts
 
+    seconds: list[float] = []
+    original = vars(TrainerParts)["test"]  # a class method
+
+    def test(cls: type, *args: Any) -> dict[str, Any]:
+        start = time.process_time()
+        results: dict[str, Any] = original.__func__(cls, *args)
+        seconds.append(time.process_time() - start)
+        return results
+
+    TrainerParts.test = classmethod(test)
+    try:
+        yield seconds
+    finally:
+        TrainerParts.test = original
+
+
+def time_iteration(cfg: Any) -> float:
+    """Seconds of processor time of one training iteration; infinite for a method without iterations."""
+    from segkit.engine.training.trainer import Trainer
+    from segkit.structures.architecture_spec import get_architecture_spec
+
+    if get_architecture_spec(cfg.MODEL.META_ARCHITECTURE).training == "grid":
+        return float("inf")
     trainer, times = Trainer(cfg), []
     with_step = trainer.run_step
 
@@ -129,7 +156,7 @@ def time_iteration(cfg: Any) -> float:
     trainer.run_step = run_step
     trainer.test = lambda *args, **kwargs: {}
     trainer.train()
-    return sum(times[WARM:]) / max(len(times) - WARM, 1) or 0.1
+    return sum(times[WARM:]) / max(len(times) - WARM, 1)
 
 
 def count_parameters(cfg: Any) -> int:
@@ -156,7 +183,8 @@ def read_curve(path: Path, iterations: int) -> list[dict[str, float]]:
 
 def format_row(row: dict[str, Any]) -> str:
     values = ["" if row["results"][name] is None else f"{row['results'][name]:.1f}" for name in METRICS]
-    parts = [row["recipe"], f"{row['parameters'] / 1e6:.1f}", str(row["iterations"]), f"{row['minutes']:.1f}", *values]
+    iterations = str(row["iterations"]) if row["parameters"] else "–"
+    parts = [row["recipe"], f"{row['parameters'] / 1e6:.1f}", iterations, f"{row['minutes']:.1f}", *values]
     return f"| {' | '.join(parts)} |"
 
 
