@@ -114,6 +114,7 @@ def train(start: str, seed: int, coco: Path, options: Any) -> None:
         "DATASETS.TEST": ("supercategories_val2017",),
         "SOLVER.MAX_ITER": options.iterations,
         "SOLVER.CHECKPOINT_PERIOD": options.iterations,
+        "SOLVER.LOG_PERIOD": 5,
         "DATALOADER.NUM_WORKERS": 0,
     }
     command = [sys.executable, "-m", "segkit", "train", "--config-file", RECIPE]
