@@ -24,12 +24,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from _memory import peak_mib
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.modeling.roi_heads import ROI_MASK_HEAD_REGISTRY
-from detectron2.projects import point_rend
+from detectron2.projects import panoptic_deeplab, point_rend
 from detectron2.structures import Boxes
 
 from segkit.config import load_config
@@ -55,6 +57,11 @@ TINY_SIZES = {
     "TEST.DETECTIONS_PER_IMAGE": 5,
 }
 TINY = [str(word) for pair in TINY_SIZES.items() for word in pair]
+TINY_DEEPLAB = ["MODEL.RESNETS.DEPTH", "50", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "16"]
+THING_IDS = [-1] * 11 + [*range(8)]  # of Cityscapes' 19 channels: stuff, then things
+STUFF_IDS = [*range(1, 12)] + [0] * 8
+DEEPLAB = ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "19", "INPUT.CROP.ENABLED", "False"]  # its heads pool the whole image
+PANOPTIC_DEEPLAB = [*DEEPLAB, "MODEL.PANOPTIC.THING_IDS", str(THING_IDS), "MODEL.PANOPTIC.STUFF_IDS", str(STUFF_IDS)]
 Runner = Callable[[list[dict[str, Any]]], Any]  # inputs of Detectron2 -> its outputs of one image
 # Stage -> the methods whose time it is; what no stage holds is "rest".
 STAGES = {
@@ -63,6 +70,7 @@ STAGES = {
     "boxes": ("roi_heads._forward_box",),
     "masks": ("roi_heads.forward_with_given_boxes",),
     "semantic": ("sem_seg_head.layers",),
+    "centers": ("ins_embed_head.layers",),
 }
 
 
@@ -82,6 +90,17 @@ def build_detectron2(cfg: CfgNode, model: torch.nn.Module, architecture: str = "
 
 def build_panoptic_fpn(cfg: CfgNode, model: torch.nn.Module) -> torch.nn.Module:
     return build_detectron2(cfg, model, "PanopticFPN")
+
+
+def build_panoptic_deeplab(cfg: CfgNode, model: torch.nn.Module) -> torch.nn.Module:
+    """The class of Detectron2's project, which takes the ids of things from the dataset's metadata."""
+    cfg = cfg.clone()
+    cfg.DATASETS.TRAIN = ("panoptic_deeplab_benchmark",)
+    things = {channel: channel for channel, thing_id in enumerate(cfg.MODEL.PANOPTIC.THING_IDS) if thing_id >= 0}
+    MetadataCatalog.get(*cfg.DATASETS.TRAIN).set(thing_dataset_id_to_contiguous_id=things, label_divisor=1000)
+    peer = panoptic_deeplab.PanopticDeepLab(cfg)
+    peer.load_state_dict(model.state_dict())
+    return peer.eval()
 
 
 @dataclass(frozen=True)
@@ -110,6 +129,16 @@ ROWS = {
     "mask_rcnn_R50": Row("coco/mask_rcnn_R50_FPN_1x", "Detectron2 GeneralizedRCNN", build_detectron2),
     "point_rend_R50": Row("coco/point_rend_R50_FPN_3x", "Detectron2 PointRend", build_detectron2),
     "semantic_fpn_R50": Row("cityscapes/semantic_fpn_R50", "Detectron2 SemanticSegmentor", build_detectron2),
+    "deeplab_v3_plus_R103": Row(
+        "cityscapes/deeplab_v3_plus_R103", "Detectron2 DeepLabV3+", build_detectron2, DEEPLAB, TINY_DEEPLAB
+    ),
+    "panoptic_deeplab_R52": Row(
+        "cityscapes/panoptic_deeplab_R52",
+        "Detectron2 Panoptic-DeepLab",
+        build_panoptic_deeplab,
+        PANOPTIC_DEEPLAB,
+        TINY_DEEPLAB,
+    ),
 }
 
 
@@ -201,7 +230,8 @@ def read(run: Runner, inputs: list[dict[str, Any]]) -> Any:
 def check_equal(name: str, got: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """End the program if an output differs by more than rounding."""
     if "panoptic_seg" in expected:
-        _check(name, "panoptic_seg", got["panoptic_seg"][0] != expected["panoptic_seg"][0])
+        maps = (rank_ids(output["panoptic_seg"][0]) for output in (got, expected))
+        _check(name, "panoptic_seg", torch.ne(*maps))
     if "sem_seg" in expected:
         _check(name, "sem_seg", got["sem_seg"].argmax(0) != expected["sem_seg"].argmax(0))
     for key, value in expected["instances"].get_fields().items() if "instances" in expected else ():
@@ -209,6 +239,14 @@ def check_equal(name: str, got: Mapping[str, Any], expected: Mapping[str, Any]) 
         value, mine = (each.tensor if isinstance(each, Boxes) else each for each in (value, mine))
         is_mask = value.dtype == torch.bool
         _check(name, key, mine != value if is_mask else ~torch.isclose(mine, value, rtol=1e-4, atol=1e-4))
+
+
+def rank_ids(segment_ids: torch.Tensor) -> torch.Tensor:
+    """Number the segments in the order of their first pixels: references differ in their ids."""
+    ids, firsts, places = np.unique(segment_ids.cpu().numpy(), return_index=True, return_inverse=True)
+    ranks = np.empty(len(ids), dtype=np.int64)
+    ranks[np.argsort(firsts)] = np.arange(len(ids))
+    return torch.from_numpy(ranks[places].reshape(segment_ids.shape))
 
 
 def _check(name: str, key: str, differs: torch.Tensor) -> None:
@@ -299,7 +337,7 @@ def measure_memory(model: Any, inputs: list[dict[str, Any]], device: torch.devic
 
 def describe(output: Mapping[str, Any]) -> str:
     parts = [f"{len(output['instances'])} instances"] if "instances" in output else []
-    parts += [f"{len(output['panoptic_seg'][1])} segments"] if "panoptic_seg" in output else []
+    parts += [f"{len(output['panoptic_seg'][0].unique())} segment ids"] if "panoptic_seg" in output else []
     return ", ".join(parts) or f"{len(output['sem_seg'])} channels"
 
 
