@@ -7,7 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segkit.formats import ade20k, cityscapes, coco, decathlon, geojson, label_images, labelme, runs, voc, yolo
+from segkit.formats import (
+    ade20k,
+    cityscapes,
+    coco,
+    decathlon,
+    geojson,
+    label_images,
+    label_studio,
+    labelme,
+    runs,
+    voc,
+    yolo,
+)
 from segkit.formats.base import DatasetReader, DatasetWriter
 from segkit.structures import CategorySet
 from segkit.utils.errors import ConfigError, DatasetError
@@ -49,6 +61,7 @@ WRITERS: dict[str, Callable[..., DatasetWriter]] = {
     "panoptic-predictions": coco.PanopticPredictionsWriter,
     "coco-submission": coco.CocoSubmissionWriter,
     "geojson": geojson.GeoJsonWriter,
+    "label-studio": label_studio.LabelStudioWriter,
 }
 
 REQUIRED = inspect.Parameter.empty  # the default of an option that has none

@@ -25,6 +25,7 @@ from segkit.formats.coco import (
 )
 from segkit.formats.geojson import GeoJsonWriter
 from segkit.formats.label_images import SemanticMapWriter
+from segkit.formats.label_studio import LabelStudioWriter
 from segkit.structures import CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_samples import files_below
@@ -40,6 +41,7 @@ WRITERS = [
     CocoResultsWriter,
     CocoSubmissionWriter,
     GeoJsonWriter,
+    LabelStudioWriter,
 ]
 
 OpenWriter = Callable[[Path, CategorySet], DatasetWriter]
