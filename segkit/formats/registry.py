@@ -61,6 +61,8 @@ WRITERS: dict[str, Callable[..., DatasetWriter]] = {
     "panoptic-predictions": coco.PanopticPredictionsWriter,
     "coco-submission": coco.CocoSubmissionWriter,
     "geojson": geojson.GeoJsonWriter,
+    "cvat-panoptic": coco.CvatPanopticWriter,
+    "cvat-masks": voc.CvatMasksWriter,
     "label-studio": label_studio.LabelStudioWriter,
 }
 

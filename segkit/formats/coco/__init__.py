@@ -1,6 +1,7 @@
 """COCO's formats: instances, panoptic, results lists, and predictions in these."""
 
 from segkit.formats.coco.columns import ImageEntries, read_annotation_columns, read_result_columns
+from segkit.formats.coco.cvat_writer import CvatPanopticWriter
 from segkit.formats.coco.instances import InstancesFile, read_instances, read_results, write_instances
 from segkit.formats.coco.mask_forms import recognize_mask_form, to_coco_form
 from segkit.formats.coco.masks import RELATIVE, are_relative, drop_slivers, find_mask_fault
@@ -51,6 +52,7 @@ __all__ = [
     "CocoResultsReader",
     "CocoResultsWriter",
     "CocoSubmissionWriter",
+    "CvatPanopticWriter",
     "ImageEntries",
     "ImageEntry",
     "InstancesFile",

@@ -46,14 +46,14 @@ class LabelMap:
     label_by_color: dict[int, int]
 
 
-def compute_color_map() -> NDArray[np.uint8]:
-    """(256, 3) uint8 RGB of the labels, as VOCcode/VOClabelcolormap.m computes them.
+def compute_color_map(count: int = 256) -> NDArray[np.uint8]:
+    """(count, 3) uint8 RGB of the labels, as VOCcode/VOClabelcolormap.m computes them.
 
     The label's bits, from the lowest, go to red, green, blue, red, ..., from the highest bit of these down.
     """
-    labels = np.arange(256)
-    colors = np.zeros((256, 3), dtype=np.uint8)
-    for bit in range(8):
+    labels = np.arange(count)
+    colors = np.zeros((count, 3), dtype=np.uint8)
+    for bit in range(24):
         colors[:, bit % 3] |= ((labels >> bit & 1) << (7 - bit // 3)).astype(np.uint8)
     return colors
 

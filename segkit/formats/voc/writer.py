@@ -84,15 +84,13 @@ class VOCWriter(LabelFilesWriter):
 
     def finish(self) -> None:
         """Write class_names.txt and the image set."""
-        _write_lines(self.root / reader.NAMES_FILE, [BACKGROUND_NAMES[0], *self._class_names])
-        _write_lines(self._set_path, [*self._names])
+        write_lines(self.root / reader.NAMES_FILE, [BACKGROUND_NAMES[0], *self._class_names])
+        write_lines(self._set_path, [*self._names])
 
     def _get_name(self, image: DatasetImage) -> str:
         """The image id, which must be a line of the image set."""
         image_id = super()._get_name(image)
-        if not _is_line(image_id):
-            problem = f"expected a file_name that can be a line of an image set, got {image.file_name!r}"
-            raise UnfitImageError(problem, where=Location(self.root, image.image_id), remedy="rename the image")
+        check_line(image_id, image, self.root)
         return image_id
 
     def _draw_objects(self, segmentation: PanopticSegmentation, label_by_segment: dict[int, int]) -> Labels:
@@ -148,14 +146,21 @@ def _save(path: Path, labels: Labels) -> None:
     image.save(path, "PNG")
 
 
-def _write_lines(path: Path, lines: Sequence[str]) -> None:
+def write_lines(path: Path, lines: Sequence[str]) -> None:
     """Write the lines, whole or not at all, with names encoded as in the file system."""
     with replacing(path) as temporary:
         temporary.write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
 
 
+def check_line(image_id: str, image: DatasetImage, root: Path) -> None:
+    """Raise UnfitImageError if the name cannot be a line of an image set."""
+    if not _is_line(image_id):
+        problem = f"expected a file_name that can be a line of an image set, got {image.file_name!r}"
+        raise UnfitImageError(problem, where=Location(root, image.image_id), remedy="rename the image")
+
+
 def _is_line(text: str) -> bool:
-    """Whether `_write_lines` and `split_lines` give the text back as one line."""
+    """Whether `write_lines` and `split_lines` give the text back as one line."""
     try:
         return bool(text.encode("utf-8", "surrogateescape")) and reader.split_lines(text) == [text]
     except UnicodeEncodeError:

@@ -21,11 +21,13 @@ from segkit.formats.coco import (
     CocoPanopticWriter,
     CocoResultsWriter,
     CocoSubmissionWriter,
+    CvatPanopticWriter,
     TwoChannelWriter,
 )
 from segkit.formats.geojson import GeoJsonWriter
 from segkit.formats.label_images import SemanticMapWriter
 from segkit.formats.label_studio import LabelStudioWriter
+from segkit.formats.voc import CvatMasksWriter
 from segkit.structures import CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_samples import files_below
@@ -40,6 +42,8 @@ WRITERS = [
     CityscapesWriter,
     CocoResultsWriter,
     CocoSubmissionWriter,
+    CvatPanopticWriter,
+    CvatMasksWriter,
     GeoJsonWriter,
     LabelStudioWriter,
 ]
