@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "panoptic": ("panoptic quality of COCO panoptic JSON and PNGs", _add_panoptic, _evaluate),
         "instances": ("box, mask and boundary AP of COCO results; Cityscapes' AP", _add_instances, _evaluate),
         "semantic": ("semantic IoU, Dice and accuracy of label maps", _add_semantic, _evaluate),
+        "video": ("video panoptic quality of VIPSeg's JSON and PNGs", _add_video, _evaluate),
         "volumes": ("Dice and NSD of label volumes (NIfTI)", _add_volumes, _evaluate),
         "merge": ("join the counts of shards: the result is that of one pass", _add_merge, _merge),
     }
@@ -68,6 +69,20 @@ def _add_semantic(parser: argparse.ArgumentParser) -> None:
     label_map_arguments.add_label_map_rules(parser)
     parser.add_argument("--boundary", action="store_true", help="boundary IoU too")
     parser.add_argument("--allow-extra", action="store_true", help="ignore predictions of other images")
+
+
+def _add_video(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(score=_score_video)
+    gt = "panoptic_gt_VIPSeg_<split>.json; its PNGs are in panomasksRGB beside it"
+    _add_files(parser, gt=gt, pred="pred.json; its PNGs are in pan_pred beside it", has_pngs=False)
+    for kind, option in (("ground truth", "--gt-folder"), ("predictions", "--pred-folder")):
+        parser.add_argument(option, type=Path, metavar="DIR", help=f"PNGs of the {kind}, if they are elsewhere")
+    windows = "lengths of the windows in frames, ascending (default: 1 2 3 4, which VIPSeg calls k = 0, 5, 10, 15)"
+    parser.add_argument("--windows", nargs="+", type=int, default=[1, 2, 3, 4], metavar="N", help=windows)
+    modes = "reference: of several crowds of a class the last counts, as in VIPSeg's script (default); corrected: all"
+    parser.add_argument("--mode", choices=("reference", "corrected"), default="reference", help=modes)
+    parser.add_argument("--allow-missing", action="store_true", help="count frames without prediction as all missed")
+    parser.add_argument("--allow-extra", action="store_true", help="ignore predictions of other videos and frames")
 
 
 def _add_volumes(parser: argparse.ArgumentParser) -> None:
@@ -136,6 +151,16 @@ def _score_semantic(args: argparse.Namespace, **options: Any) -> Scored:
     options |= {**label_map_arguments.get_label_map_rules(args), "gt_folder": args.gt_folder}
     options |= {"boundary": args.boundary, "allow_extra": args.allow_extra, "per_image": args.save_counts is not None}
     return "semantic", score_semantic(args.gt, args.pred, **options), None
+
+
+def _score_video(args: argparse.Namespace, **options: Any) -> Scored:
+    from segkit.scoring.videos import score_videos
+
+    if min(args.windows) < 1 or args.windows != sorted({*args.windows}):
+        problem = f"expected ascending numbers of frames from 1, got {args.windows}"
+        raise ConfigError(problem, where="--windows", remedy="such as --windows 1 2 3 4")
+    options |= {name: getattr(args, name) for name in ("windows", "mode", "allow_missing", "allow_extra")}
+    return "video", score_videos(args.gt, args.pred, args.gt_folder, args.pred_folder, **options), None
 
 
 def _score_volumes(args: argparse.Namespace, **options: Any) -> Scored:

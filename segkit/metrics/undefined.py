@@ -37,8 +37,8 @@ def explain_undefined(results: Mapping[str, Any], categories: CategorySet | None
     Metrics that are undefined for the same reason share a line. If an average is undefined, its parts are not named.
 
     Args:
-        results: Task -> its metrics, as `PanopticQuality`, `AveragePrecision`, `CityscapesAP`, `SemanticIoU` and
-            `VolumeScores` name them; other tasks are skipped.
+        results: Task -> its metrics, as `PanopticQuality`, `VideoPanopticQuality`, `AveragePrecision`, `CityscapesAP`,
+            `SemanticIoU` and `VolumeScores` name them; other tasks are skipped.
         categories: The categories of the dataset. They distinguish a class without segments from a dataset without such
             classes, and name the classes of panoptic quality.
 
@@ -81,6 +81,23 @@ def _explain_panoptic(values: Mapping[str, Any], categories: CategorySet | None)
             yield name, f"{nothing} {OF_THIS_SIZE}"
 
 
+def _explain_video_panoptic(values: Mapping[str, Any], categories: CategorySet | None) -> Reasons:
+    windows = [name for name in values if name.startswith("VPQ") and name[3:].isdecimal()]
+    undefined = [name for name in windows if _is_undefined(values[name])]
+    if windows and len(undefined) == len(windows):
+        yield "VPQ", "ground truth and predictions have no segment that counts (crowds do not), or the videos no frames"
+        return
+    for name in undefined:
+        yield name, f"no video with segments that count has {name[3:]} frames"
+    if undefined:
+        yield "VPQ", f"it is the mean of {', '.join(windows)}"
+    for name, kind, isthing in (("VPQ_th", "things", True), ("VPQ_st", "stuff", False)):
+        if _is_undefined(values.get(name, 0)) and not undefined:
+            lacks_classes = categories is not None and all(c.isthing != isthing for c in categories.categories)
+            nothing = f"there is a window length for which no segment of {kind} counts"
+            yield name, f"the dataset has no classes of {kind}" if lacks_classes else nothing
+
+
 def _explain_ap(values: Mapping[str, Any], categories: CategorySet | None) -> Reasons:
     if _is_undefined(values["AP"]):
         lacks_things = categories is not None and not categories.things
@@ -105,15 +122,22 @@ def _explain_volumes(values: Mapping[str, Any], categories: CategorySet | None) 
 
 
 # By the metric that identifies a kind of results; mIoU stands before mDice, which semantic IoU has too.
-_EXPLAIN = {"PQ": _explain_panoptic, "AP": _explain_ap, "mIoU": _explain_semantic, "mDice": _explain_volumes}
+_EXPLAIN = {
+    "PQ": _explain_panoptic,
+    "VPQ": _explain_video_panoptic,
+    "AP": _explain_ap,
+    "mIoU": _explain_semantic,
+    "mDice": _explain_volumes,
+}
 
 
 def _find_classes(values: Mapping[str, Any], categories: CategorySet | None) -> dict[str, bool]:
     """Class -> whether its metric is defined."""
-    if "PQ" in values:
+    lead = next((name for name in ("PQ", "VPQ") if name in values), None)
+    if lead is not None:
         names = {str(c.category_id): c.name for c in categories.categories} if categories else {}
         rows = values.get("per_class", {})
-        return {names.get(key, key): not _is_undefined(row.get("PQ")) for key, row in rows.items()}
+        return {names.get(key, key): not _is_undefined(row.get(lead)) for key, row in rows.items()}
     prefix = next(prefix for metric, prefix in _PREFIXES.items() if metric in values)
     return {
         key.removeprefix(prefix): not _is_undefined(value) for key, value in values.items() if key.startswith(prefix)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -105,7 +105,8 @@ class VideoPanopticQuality(ImageTablesMetric[VideoOverlaps]):
                 `compute_overlaps` raises. Nothing is counted then.
             ValueError: A map is not an (H, W) integer array.
         """
-        self.add(video_id, compute_video_overlaps(video_id, ground_truth, prediction, self.categories))
+        frames = _pair_frames(video_id, ground_truth, prediction)
+        self.add(video_id, compute_video_overlaps(video_id, frames, self.categories))
 
     def compute(self) -> dict[str, Any]:
         """Compute all metrics, in percent (float64); no order of videos or shards moves a bit.
@@ -152,38 +153,31 @@ class VideoPanopticQuality(ImageTablesMetric[VideoOverlaps]):
 
 
 def compute_video_overlaps(
-    video_id: ImageId,
-    ground_truth: Iterable[PanopticSegmentation],
-    prediction: Iterable[PanopticSegmentation],
-    categories: CategorySet,
+    video_id: ImageId, frames: Iterable[tuple[PanopticSegmentation, PanopticSegmentation]], categories: CategorySet
 ) -> VideoOverlaps:
     """Count the shared pixels of all frames of a video, see `VideoPanopticQuality.update`.
 
     Args:
         video_id: The video's id, for messages.
-        ground_truth: (H, W) maps of all frames in their order.
-        prediction: The same of the prediction.
+        frames: (ground truth, prediction) of each frame in their order, (H, W) maps.
         categories: The categories of both.
 
     Returns:
         The segments and their pairs.
 
     Raises:
-        DatasetError: As `VideoPanopticQuality.update`.
+        DatasetError: An id has two categories, or as `compute_overlaps` raises.
         ValueError: A map is not an (H, W) integer array.
     """
-    overlaps = []
-    for frame, (gt_map, pred_map) in enumerate(zip_longest(ground_truth, prediction)):
-        where = f"video {video_id!r}, frame {frame}"
-        if gt_map is None or pred_map is None:
-            missing, other = ("ground truth", "prediction") if gt_map is None else ("prediction", "ground truth")
-            raise DatasetError(f"the {missing} has no such frame, the {other} has", where=where)
-        overlaps.append((frame, compute_overlaps(gt_map, pred_map, categories, where=where)))
+    overlaps = [
+        (number, compute_overlaps(*pair, categories, where=f"video {video_id!r}, frame {number}"))
+        for number, pair in enumerate(frames)
+    ]
     table = join(overlaps)
     for side in ("ground_truth", "prediction"):
         _check_one_category(getattr(table, side), f"video {video_id!r}, {side.replace('_', ' ')}")
-    frames = np.array([tuple(len(getattr(item, name)) for name in TABLES) for _, item in overlaps], dtype=FRAME)
-    return VideoOverlaps(table.ground_truth, table.prediction, table.pairs, frames)
+    rows = np.array([tuple(len(getattr(item, name)) for name in TABLES) for _, item in overlaps], dtype=FRAME)
+    return VideoOverlaps(table.ground_truth, table.prediction, table.pairs, rows)
 
 
 def build_tubes(table: OverlapTable, frames: Sequence[Table], window: int) -> OverlapTable:
@@ -243,6 +237,17 @@ def build_tubes(table: OverlapTable, frames: Sequence[Table], window: int) -> Ov
     return OverlapTable(
         tuple(range(len(starts))), gt_rows, pred_rows, pairs, gt_windows, pred_windows, windows_of_pairs
     )
+
+
+def _pair_frames(
+    video_id: ImageId, ground_truth: Iterable[PanopticSegmentation], prediction: Iterable[PanopticSegmentation]
+) -> Iterator[tuple[PanopticSegmentation, PanopticSegmentation]]:
+    for number, (gt_map, pred_map) in enumerate(zip_longest(ground_truth, prediction)):
+        if gt_map is None or pred_map is None:
+            missing, other = ("ground truth", "prediction") if gt_map is None else ("prediction", "ground truth")
+            problem = f"the {missing} has no such frame, the {other} has"
+            raise DatasetError(problem, where=f"video {video_id!r}, frame {number}")
+        yield gt_map, pred_map
 
 
 def _build_keys(windows: IntArray, segment_ids: IntArray) -> IntArray:

@@ -20,6 +20,7 @@ MISSING = "–"
 # The first column identifies a group of metrics, whatever the task is called: keys of Detectron2's evaluators.
 HEADLINES: Mapping[str, tuple[str, ...]] = {
     "PQ": ("PQ", "SQ", "RQ", "PQ_th", "PQ_st"),
+    "VPQ": ("VPQ", "VPQ_th", "VPQ_st", "VPQ1", "VPQ2", "VPQ3", "VPQ4"),
     "AP": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
     "mIoU": ("mIoU", "fwIoU", "mACC", "pACC", "mDice"),
 }
@@ -130,8 +131,9 @@ def as_number(value: Any) -> float | None:
 def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Group:
     """Build one table per family of metrics, with a row per task, and below them the notes of the results.
 
-    Panoptic quality has the columns PQ SQ RQ PQ_th PQ_st, AP its six averages, semantic IoU mIoU fwIoU mACC pACC mDice,
-    any other task its first six values. The metrics in `ON_DEMAND` follow if the result has them.
+    Panoptic quality has the columns PQ SQ RQ PQ_th PQ_st, that of videos VPQ and its parts, AP its six averages,
+    semantic IoU mIoU fwIoU mACC pACC mDice, any other task its first six values. The metrics in `ON_DEMAND` follow if
+    the result has them.
 
     Args:
         metrics: Task -> result of its evaluator, e.g. `{"panoptic_seg": {"PQ": 41.2, ...}, "bbox": {"AP": ...}}`, and

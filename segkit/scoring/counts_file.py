@@ -12,7 +12,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from segkit.metrics import AveragePrecision, CityscapesAP, PanopticQuality, SemanticIoU, VolumeScores
+from segkit.metrics import (
+    AveragePrecision,
+    CityscapesAP,
+    PanopticQuality,
+    SemanticIoU,
+    VideoPanopticQuality,
+    VolumeScores,
+)
 from segkit.structures import ImageId
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import convert_write_errors, replacing
@@ -20,13 +27,16 @@ from segkit.utils.limits import check_unpacked_size
 from segkit.utils.process_pool import Shard
 from segkit.utils.text import abbreviate
 
-Metric: TypeAlias = PanopticQuality | AveragePrecision | CityscapesAP | SemanticIoU | VolumeScores
+Metric: TypeAlias = (
+    PanopticQuality | AveragePrecision | CityscapesAP | SemanticIoU | VolumeScores | VideoPanopticQuality
+)
 METRICS: Mapping[str, Any] = {
     "panoptic": PanopticQuality,
     "instances": AveragePrecision,
     "cityscapes": CityscapesAP,
     "semantic": SemanticIoU,
     "volumes": VolumeScores,
+    "video": VideoPanopticQuality,
 }
 FORMAT = 2  # of the header and the arrays
 HEADER = "header"

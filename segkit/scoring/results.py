@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from segkit.metrics import AveragePrecision, CityscapesAP, PanopticQuality, VolumeScores
+from segkit.metrics import AveragePrecision, CityscapesAP, PanopticQuality, VideoPanopticQuality, VolumeScores
 from segkit.metrics.panoptic.bootstrap import confidence_intervals
 from segkit.metrics.panoptic.confusion import segment_confusion
 from segkit.metrics.panoptic.error_budget import error_budget
@@ -20,7 +20,8 @@ from segkit.structures import ImageId
 from segkit.utils.files import convert_write_errors, dump_json
 
 WORST_IMAGES = 50
-TASKS = {CityscapesAP: "cityscapes_segm", VolumeScores: "volumes"}  # metric -> key of its results
+# metric -> key of its results
+TASKS = {CityscapesAP: "cityscapes_segm", VolumeScores: "volumes", VideoPanopticQuality: "video_panoptic_seg"}
 
 
 def build_results(counts: SavedCounts, worst: int = WORST_IMAGES, notes: Sequence[str] = ()) -> dict[str, Any]:

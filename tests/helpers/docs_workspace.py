@@ -14,7 +14,7 @@ from PIL import Image
 from segkit.cli.main import main
 from segkit.data.toy.dataset import write_dataset
 from segkit.formats import png
-from tests.helpers import decathlon_tree, prediction_files, voc_tree
+from tests.helpers import decathlon_tree, prediction_files, video_files, voc_tree
 
 # Cityscapes' names in the place of the toy's: the pages convert a dataset to Cityscapes, whose classes are fixed.
 NAMES = {"ball": "car", "crate": "person", "star": "rider", "leaf": "bicycle"}
@@ -94,6 +94,13 @@ def _write_predictions(folder: Path) -> None:
     _copy(cityscapes_predictions, folder / "output/cityscapes_instances")
     _, labels, predicted = prediction_files.semantic_files(folder / "semantic_files")
     _copy(labels, folder / "labels/val")
+    video_files.write_videos(
+        folder / "panoptic_gt_VIPSeg_val.json",
+        folder / "panomasksRGB",
+        {"a": video_files.CLIP},
+        categories=video_files.CATEGORIES,
+    )
+    video_files.write_videos(folder / "pred.json", folder / "pan_pred", {"a": video_files.SWITCHED})
     _copy(predicted, folder / "predicted/val", folder / "a/predicted", folder / "b/predicted")
 
 

@@ -152,7 +152,7 @@ def slow_vpq(clips, window):
     return metric.compute()
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(videos())
 def test_equals_panoptic_quality_of_stacked_frames(clips):
     metric = VideoPanopticQuality(CATEGORIES, mode="corrected")
