@@ -30,6 +30,7 @@ class ConvertedWeights:
         source_names: name in our model -> name in the source, of tensors that were renamed.
         dropped: name in the source -> why our model has no use for it.
         notes: sentences on differences that remain, and on what was assumed.
+        unknown: why recipe and keys were not found, so that the user has to give a config.
     """
 
     weights: Weights
@@ -41,6 +42,7 @@ class ConvertedWeights:
     source_names: dict[str, str] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    unknown: CheckpointError | None = None
 
 
 @dataclass(frozen=True)

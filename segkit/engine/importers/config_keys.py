@@ -21,13 +21,17 @@ DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {
 }
 STEM = BOTTOM_UP + "stem.conv1"
 BOX_HEAD, MASK_HEAD, SEMANTIC_HEAD = "roi_heads.box_head", "roi_heads.mask_head", "sem_seg_head"
+SINGLE_LEVEL, RES5_HEAD = "backbone.", "roi_heads.res5."  # of networks without FPN
+SCORES = tuple(f"roi_heads.box_predictor.{stage}cls_score.weight" for stage in ("", "0."))
+RETINANET_SCORES, RETINANET_BOXES = "head.cls_score.weight", "head.bbox_pred.weight"
+SIZES, RATIOS = [32, 64, 128, 256, 512], 3  # of anchors, in pixels, and their shapes
 RPN_HEAD = "proposal_generator.rpn_head"
 REMEDY = "give the config that the weights were trained with, by --config-file"
 PIXEL_STD_OF_RESNEXT = [57.375, 57.12, 58.395]  # BGR; Detectron2's X-101-32x8d
 
 
 def infer_config(shapes: Shapes, where: object) -> tuple[str, dict[str, Any]]:
-    """Find the recipe and the keys of a ResNet with FPN and the heads of Detectron2's R-CNN family.
+    """Find the recipe and the keys of a ResNet and the heads of Detectron2's R-CNN family or of RetinaNet.
 
     Args:
         shapes: name -> shape, named as in Detectron2's models.
@@ -39,19 +43,70 @@ def infer_config(shapes: Shapes, where: object) -> tuple[str, dict[str, Any]]:
     Raises:
         CheckpointError: the network is of another family, or of a depth that is unknown.
     """
-    heads = ("roi_heads.res5.", "head.", "roi_heads.keypoint_head.")
-    if not any(key.startswith(BOTTOM_UP) for key in shapes) or any(key.startswith(heads) for key in shapes):
-        problem = "expected a backbone with FPN and heads for boxes, masks or semantic classes, got another network"
+    is_single_level = f"{SINGLE_LEVEL}stem.conv1.weight" in shapes
+    if is_single_level:
+        shapes = {_name_as_with_fpn(name): shape for name, shape in shapes.items()}
+    has_heads = any(not name.startswith("backbone.") for name in shapes)
+    has_known = any(name in shapes for name in (*SCORES, RETINANET_SCORES, f"{SEMANTIC_HEAD}.predictor.weight"))
+    is_other = any(name.startswith("roi_heads.keypoint_head.") for name in shapes) or (has_heads and not has_known)
+    if is_other or not any(name.startswith(BOTTOM_UP) for name in shapes):
+        problem = "expected a ResNet with heads for boxes, masks or semantic classes, got another network"
         raise CheckpointError(problem, where=where, remedy=REMEDY)
     keys = _infer_backbone(shapes, where)
-    if "roi_heads.box_predictor.cls_score.weight" in shapes or f"{BOX_HEAD}.0.fc1.weight" in shapes:
-        keys |= _infer_detector(shapes, where)
+    if RETINANET_SCORES in shapes:
+        return INSTANCE_RECIPE, {**keys, **_infer_retinanet(shapes)}
+    if is_single_level:
+        keys |= _infer_single_level(shapes)
+    if any(name in shapes for name in SCORES):
+        keys |= _infer_detector(shapes, where, anchors=len(SIZES) * RATIOS if is_single_level else RATIOS)
     has_semantics = f"{SEMANTIC_HEAD}.predictor.weight" in shapes
     if has_semantics:
         keys |= _infer_semantic_head(shapes)
         if not any(key.startswith("roi_heads.") for key in shapes):
             keys["MODEL.META_ARCHITECTURE"] = "SemanticSegmentor"
     return PANOPTIC_RECIPE if has_semantics else INSTANCE_RECIPE, keys
+
+
+def _name_as_with_fpn(name: str) -> str:
+    """C4 and DC5 have the ResNet itself as the backbone, C4 with its last stage in the ROI heads."""
+    if name.startswith(RES5_HEAD):
+        return f"{BOTTOM_UP}res5.{name.removeprefix(RES5_HEAD)}"
+    return f"{BOTTOM_UP}{name.removeprefix(SINGLE_LEVEL)}" if name.startswith(SINGLE_LEVEL) else name
+
+
+def _infer_single_level(shapes: Shapes) -> dict[str, Any]:
+    """What Detectron2's Base-RCNN-C4 and Base-RCNN-DilatedC5 have in the place of the FPN."""
+    is_c4 = f"{BOX_HEAD}.fc1.weight" not in shapes
+    level = "res4" if is_c4 else "res5"
+    keys: dict[str, Any] = {
+        "MODEL.BACKBONE.NAME": "build_resnet_backbone",
+        "MODEL.RESNETS.OUT_FEATURES": [level],
+        "MODEL.ANCHOR_GENERATOR.SIZES": [SIZES],
+        "MODEL.RPN.IN_FEATURES": [level],
+        "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 12000,
+        "MODEL.RPN.PRE_NMS_TOPK_TEST": 6000,
+        "MODEL.RPN.POST_NMS_TOPK_TRAIN": 2000,
+        "MODEL.ROI_HEADS.IN_FEATURES": [level],
+    }
+    return keys if is_c4 else {**keys, "MODEL.RESNETS.RES5_DILATION": 2}
+
+
+def _infer_retinanet(shapes: Shapes) -> dict[str, Any]:
+    """What Detectron2's Base-RetinaNet has in the place of region proposals and ROI heads."""
+    levels = ["res3", "res4", "res5"]
+    return {
+        "MODEL.META_ARCHITECTURE": "RetinaNet",
+        "MODEL.MASK_ON": False,
+        "MODEL.BACKBONE.NAME": "build_retinanet_resnet_fpn_backbone",
+        "MODEL.RESNETS.OUT_FEATURES": levels,
+        "MODEL.FPN.IN_FEATURES": levels,
+        "MODEL.ANCHOR_GENERATOR.SIZES": [[size * 2 ** (third / 3) for third in range(3)] for size in SIZES],
+        "MODEL.RETINANET.NUM_CONVS": _count(shapes, "head.cls_subnet.{}.weight", step=2),
+        "MODEL.RETINANET.IOU_THRESHOLDS": [0.4, 0.5],
+        "MODEL.RETINANET.IOU_LABELS": [0, -1, 1],
+        "MODEL.RETINANET.SMOOTH_L1_LOSS_BETA": 0.0,
+        "SOLVER.BASE_LR": 0.01,
+    }
 
 
 def _infer_backbone(shapes: Shapes, where: object) -> dict[str, Any]:
@@ -84,17 +139,17 @@ def _infer_backbone(shapes: Shapes, where: object) -> dict[str, Any]:
         is_modulated = offsets % 27 == 0  # 3x3 taps of 2 offsets and a weight each, without weights 18
         keys["MODEL.RESNETS.DEFORM_MODULATED"] = is_modulated
         keys["MODEL.RESNETS.DEFORM_NUM_GROUPS"] = offsets // (27 if is_modulated else 18)
-    if "backbone.fpn_output2.weight" in shapes:
-        keys["MODEL.FPN.OUT_CHANNELS"] = shapes["backbone.fpn_output2.weight"][0]
-        keys["MODEL.FPN.NORM"] = _find_norm(shapes, "backbone.fpn_output2")
+    if "backbone.fpn_output5.weight" in shapes:
+        keys["MODEL.FPN.OUT_CHANNELS"] = shapes["backbone.fpn_output5.weight"][0]
+        keys["MODEL.FPN.NORM"] = _find_norm(shapes, "backbone.fpn_output5")
     return keys
 
 
-def _infer_detector(shapes: Shapes, where: object) -> dict[str, Any]:
+def _infer_detector(shapes: Shapes, where: object, anchors: int) -> dict[str, Any]:
     """MODEL.RPN and the ROI heads."""
-    anchors = shapes.get(f"{RPN_HEAD}.objectness_logits.weight", (0,))[0]
-    if anchors != 3:
-        problem = f"expected an RPN with 3 anchors at each pixel of a level, got {anchors}"
+    got = shapes.get(f"{RPN_HEAD}.objectness_logits.weight", (0,))[0]
+    if got != anchors:
+        problem = f"expected an RPN with {anchors} anchors at each pixel of a level, got {got}"
         raise CheckpointError(problem, where=where, remedy=REMEDY)
     is_cascade = f"{BOX_HEAD}.0.fc1.weight" in shapes
     predictor = "roi_heads.box_predictor" + (".0" if is_cascade else "")
@@ -104,7 +159,7 @@ def _infer_detector(shapes: Shapes, where: object) -> dict[str, Any]:
         if f"{SEMANTIC_HEAD}.predictor.weight" in shapes
         else "GeneralizedRCNN",
         "MODEL.RPN.CONV_DIMS": [-1] * max(1, _count(shapes, f"{RPN_HEAD}.conv.conv{{}}.weight")),
-        "MODEL.ROI_HEADS.NAME": "CascadeROIHeads" if is_cascade else "StandardROIHeads",
+        "MODEL.ROI_HEADS.NAME": _find_roi_heads(shapes),
         "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": class_count > 1 and shapes[f"{predictor}.bbox_pred.weight"][0] == 4,
         **_infer_box_head(shapes, BOX_HEAD + (".0" if is_cascade else "")),
         "MODEL.MASK_ON": f"{MASK_HEAD}.predictor.weight" in shapes,
@@ -121,10 +176,18 @@ def _infer_detector(shapes: Shapes, where: object) -> dict[str, Any]:
     return keys
 
 
+def _find_roi_heads(shapes: Shapes) -> str:
+    if f"{BOX_HEAD}.0.fc1.weight" in shapes:
+        return "CascadeROIHeads"
+    return "StandardROIHeads" if f"{BOX_HEAD}.fc1.weight" in shapes else "Res5ROIHeads"
+
+
 def _infer_box_head(shapes: Shapes, head: str) -> dict[str, Any]:
+    if f"{head}.fc1.weight" not in shapes:  # C4 has the last stage of the ResNet in its place
+        return {"MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 14}
     convolutions = _count(shapes, f"{head}.conv{{}}.weight", first=1)
     keys: dict[str, Any] = {"MODEL.ROI_BOX_HEAD.NUM_CONV": convolutions}
-    channels = shapes["backbone.fpn_output2.weight"][0]
+    channels = shapes.get("backbone.fpn_output2.weight", shapes[_find_last_convolution(shapes)])[0]
     if convolutions:
         channels = shapes[f"{head}.conv1.weight"][0]
         keys |= {
@@ -156,8 +219,9 @@ def count_classes(shapes: Shapes) -> tuple[int, int]:
     Returns:
         (thing classes, semantic channels), 0 for a head that the network lacks.
     """
-    scores = (shapes.get(f"roi_heads.box_predictor.{stage}cls_score.weight") for stage in ("", "0."))
-    things = next((shape[0] - 1 for shape in scores if shape), 0)
+    things = next((shapes[name][0] - 1 for name in SCORES if name in shapes), 0)
+    if RETINANET_SCORES in shapes:
+        things = shapes[RETINANET_SCORES][0] * 4 // shapes[RETINANET_BOXES][0]  # both have rows for each anchor
     return things, shapes.get(f"{SEMANTIC_HEAD}.predictor.weight", (0,))[0]
 
 
@@ -170,6 +234,12 @@ def _find_norm(shapes: Shapes, convolution: str) -> str:
     return "BN" if f"{convolution}.norm.num_batches_tracked" in shapes else "FrozenBN"
 
 
-def _count(shapes: Shapes, template: str, first: int = 0) -> int:
-    """How many consecutive numbers make the template a name."""
-    return next(number for number in count(first) if template.format(number) not in shapes) - first
+def _find_last_convolution(shapes: Shapes) -> str:
+    """The name of the weight that gives the output of the ResNet."""
+    names = (f"{BOTTOM_UP}res5.0.conv{number}.weight" for number in (3, 2))
+    return next(name for name in names if name in shapes)
+
+
+def _count(shapes: Shapes, template: str, first: int = 0, step: int = 1) -> int:
+    """How many numbers, `step` apart, make the template a name."""
+    return (next(number for number in count(first, step) if template.format(number) not in shapes) - first) // step

@@ -1,4 +1,4 @@
-"""Detectron2's model zoo: R-CNN with FPN, Panoptic FPN, semantic FPN, and ImageNet's ResNets; Caffe2's names too."""
+"""Detectron2's model zoo: R-CNN, RetinaNet, Panoptic FPN, semantic FPN, and ImageNet's ResNets; Caffe2's names too."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from segkit.engine.importers.base import (
 )
 from segkit.engine.importers.config_keys import count_classes, infer_config
 from segkit.engine.importers.known_classes import COCO_CLASSES, find_by_count
+from segkit.utils.errors import CheckpointError
 
 CAFFE2 = "Caffe2"  # `__author__` of files without Detectron2's entries
 CAFFE2_STEMS = ("conv1_w", "res_conv1_bn_s")  # both of a ResNet's first convolution
+STEMS = tuple(f"{prefix}stem.conv1.weight" for prefix in ("", "backbone.", BOTTOM_UP))
 BARE = ("stem.", "res2.", "res3.", "res4.", "res5.")  # beginnings of names without the model's prefix
 CLASSIFIERS = ("stem.fc.", "linear.", "fc1000.")
 CONSTANTS = ("proposal_generator.anchor_generator.", "pixel_mean", "pixel_std", "anchor_generator.")
@@ -31,7 +33,7 @@ ZOO_CLASSES = ("lvis_v1", "lvis_v0.5", "cityscapes_things", "voc")  # only of fi
 def _matches(shapes: Shapes, entries: Mapping[str, Any]) -> bool:
     if entries.get("__author__") == CAFFE2:
         return any(name in shapes for name in CAFFE2_STEMS)
-    return any(name in shapes for name in ("stem.conv1.weight", f"{BOTTOM_UP}stem.conv1.weight"))
+    return any(name in shapes for name in STEMS)
 
 
 def _convert(weights: Weights, entries: Mapping[str, Any]) -> ConvertedWeights:
@@ -52,7 +54,10 @@ def _convert(weights: Weights, entries: Mapping[str, Any]) -> ConvertedWeights:
     if any("_bn_" in name for name in old_names.values()):
         _fill_statistics(converted)
     shapes = {name: tuple(weight.shape) for name, weight in converted.weights.items()}
-    converted.recipe, converted.keys = infer_config(shapes, "")
+    try:
+        converted.recipe, converted.keys = infer_config(shapes, "")
+    except CheckpointError as error:
+        converted.unknown = error
     if all(name.startswith(BOTTOM_UP) for name in shapes):
         _describe_backbone(converted, entries)
         return converted
@@ -98,4 +103,4 @@ def _describe_backbone(converted: ConvertedWeights, entries: Mapping[str, Any]) 
         }
 
 
-register_source(WeightSource("detectron2", "Detectron2's R-CNN family and its ResNets", _matches, _convert))
+register_source(WeightSource("detectron2", "Detectron2's R-CNN family, RetinaNet and its ResNets", _matches, _convert))

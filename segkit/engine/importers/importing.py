@@ -64,6 +64,8 @@ def import_weights(
     refuse_deltas(weights, path)
     chosen = find_source(weights, entries, source, path)
     converted = chosen.convert(weights, entries)
+    if converted.unknown and not config_file:
+        raise CheckpointError(converted.unknown.problem, where=path, remedy=converted.unknown.remedy)
     categories = _choose_classes(converted, classes)
     channels = _find_thing_channels(converted, categories, classes or converted.classes or path)
     cfg = _build_config(converted, config_file)

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from detectron2 import model_zoo
 from detectron2.modeling import build_model
 
 from segkit.cli.main import main
 from segkit.engine.checkpoints.weight_files import read_weight_file
 from tests.helpers import small_models
-from tests.helpers.imports import run_import
+from tests.helpers.imports import randomize, run_import
 
 TOLERANCE = 1e-4
 
@@ -155,3 +156,73 @@ def test_a_config_of_something_else_is_not_replaced(tmp_path: Path, capsys: pyte
     torch.save({}, tmp_path / "w.pth")
     assert main(["import", f"{tmp_path}/w.pth", "--output", f"{tmp_path}/config.pth"]) == 1
     assert "config.yaml: the config to write exists already" in capsys.readouterr().err
+
+
+NARROW = {
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
+    "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
+    "MODEL.FPN.OUT_CHANNELS": 16,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": 16,
+}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml",
+        "COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_1x.yaml",
+        "COCO-Detection/retinanet_R_50_FPN_1x.yaml",
+    ],
+)
+def test_networks_without_fpn_and_retinanet_give_detectron2s_outputs(tmp_path: Path, config: str) -> None:
+    cfg = model_zoo.get_config(config)
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *(item for pair in NARROW.items() for item in pair)])
+    torch.manual_seed(0)
+    theirs = build_model(cfg)
+    with torch.no_grad():
+        for name, weight in theirs.named_parameters():  # as drawn, all scores are equal
+            if any(part in name for part in ("cls_score", "bbox_pred", "mask_head.predictor", "objectness_logits")):
+                weight.add_(torch.randn_like(weight) * 0.05)
+    randomize(theirs, 0.5)
+    write_zoo_file(tmp_path / "w.pkl", theirs)
+    predictor, report = run_import(tmp_path / "w.pkl")
+    counts = report["counts"]
+    assert (counts["loaded"], counts["missing"], counts["unexpected"]) == (len(theirs.state_dict()), 0, 0)
+    assert len(predictor.categories.things) == 80
+    heads = ("RETINANET", "FPN") if "retinanet" in config else ("RPN", "ROI_HEADS")
+    for key in (*heads, "ANCHOR_GENERATOR", "RESNETS"):
+        mine, expected = predictor.cfg.MODEL[key], cfg.MODEL[key]
+        assert {name: mine[name] for name in expected if mine[name] != expected[name]} == {}, key
+    for model in (theirs, predictor.model):
+        (model if hasattr(model, "head") else model.roi_heads.box_predictor).test_score_thresh = 0.0
+    batch = small_models.images(1)
+    with torch.no_grad():
+        expected, got = (compute_raw_outputs(model, batch) for model in (theirs, predictor.model))
+    assert len(got) == len(expected) > 3
+    for ours, values in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, values, atol=TOLERANCE * max(float(values.abs().max()), 1), rtol=TOLERANCE)
+
+
+def compute_raw_outputs(model: Any, batch: list[dict[str, Any]]) -> list[torch.Tensor]:
+    """Before what rounds or sorts: the fields of R-CNN's instances without pasting, or the maps of RetinaNet's head."""
+    if not hasattr(model, "roi_heads"):
+        features = model.backbone(model.preprocess_image(batch).tensor)
+        return [level for maps in model.head([features[name] for name in model.head_in_features]) for level in maps]
+    fields = model.inference(batch, do_postprocess=False)[0].get_fields()
+    assert len(fields["scores"]) > 5
+    return [value.tensor if name == "pred_boxes" else value for name, value in fields.items()]
+
+
+def test_other_networks_need_their_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without region proposals: Detectron2's Fast R-CNN takes precomputed ones."""
+    values = {"MODEL__PROPOSAL_GENERATOR__NAME": "PrecomputedProposals", "MODEL__LOAD_PROPOSALS": True}
+    cfg = small_models.small_config("GeneralizedRCNN", **values)
+    torch.save(build_model(cfg).state_dict(), tmp_path / "w.pth")
+    error = run_failing(tmp_path / "w.pth", capsys)
+    assert "w.pth: expected an RPN with 3 anchors at each pixel of a level, got 0; give the config" in error
+    (tmp_path / "own.yaml").write_text(cfg.dump())
+    options = ["--config-file", f"{tmp_path}/own.yaml"]
+    assert main(["import", f"{tmp_path}/w.pth", "--output", f"{tmp_path}/ours.pth", *options]) == 0
+    assert read_weight_file(f"{tmp_path}/ours.pth")["model"].keys() == build_model(cfg).state_dict().keys()
