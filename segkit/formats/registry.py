@@ -63,6 +63,7 @@ WRITERS: dict[str, Callable[..., DatasetWriter]] = {
     "geojson": geojson.GeoJsonWriter,
     "cvat-panoptic": coco.CvatPanopticWriter,
     "cvat-masks": voc.CvatMasksWriter,
+    "cityscapes-submission": cityscapes.CityscapesSubmissionWriter,
     "label-studio": label_studio.LabelStudioWriter,
 }
 

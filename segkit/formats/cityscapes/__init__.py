@@ -14,12 +14,14 @@ from segkit.formats.cityscapes.results import (
     read_result_mask,
     write_results,
 )
+from segkit.formats.cityscapes.submission_writer import CityscapesSubmissionWriter
 from segkit.formats.cityscapes.writer import CityscapesWriter
 
 __all__ = [
     "CATEGORIES",
     "INSTANCE_IDS_SUFFIX",
     "CityscapesReader",
+    "CityscapesSubmissionWriter",
     "CityscapesWriter",
     "ResultFiles",
     "ResultLine",

@@ -74,7 +74,7 @@ class CityscapesWriter(LabelFilesWriter):
             maps[label_pngs.TRAIN_IDS_SUFFIX] = label_pngs.encode_train_ids(labelled)
         for suffix, pixels in maps.items():
             png.write(self.root / "gtFine" / self.split / self._get_city(image, name) / f"{name}{suffix}", pixels)
-        return losses + _list_merged_segments(labelled.segments, values, areas_px)
+        return losses + list_merged_segments(labelled.segments, values, areas_px)
 
     def _get_name(self, image: DatasetImage) -> str:
         """The name without ending, which must not be repeated in another city."""
@@ -116,7 +116,7 @@ class CityscapesWriter(LabelFilesWriter):
         return PanopticSegmentation(relabel(segmentation.segment_ids, ids, np.int32), tuple(segments)), losses
 
 
-def _list_merged_segments(segments: Sequence[Segment], values: dict[int, int], areas_px: dict[int, int]) -> list[str]:
+def list_merged_segments(segments: Sequence[Segment], values: dict[int, int], areas_px: dict[int, int]) -> list[str]:
     """A line on each segment without pixels, and on each that gets the value of an earlier one."""
     losses: list[str] = []
     first_by_value: dict[int, int] = {}
