@@ -64,6 +64,7 @@ WRITERS: dict[str, Callable[..., DatasetWriter]] = {
     "cvat-panoptic": coco.CvatPanopticWriter,
     "cvat-masks": voc.CvatMasksWriter,
     "cityscapes-submission": cityscapes.CityscapesSubmissionWriter,
+    "decathlon": decathlon.DecathlonWriter,
     "label-studio": label_studio.LabelStudioWriter,
 }
 
