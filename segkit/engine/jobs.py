@@ -27,6 +27,7 @@ from segkit.engine.run_lock import RunLock, RunLockHook, hold_run_folder
 from segkit.engine.run_record import write_run_record
 from segkit.engine.setup import prepare_config
 from segkit.engine.terminal_log import keep_records, shorten_terminal_log, write_records
+from segkit.engine.test_time_augmentation import augment_for_test
 from segkit.engine.training.schedules import scale_schedule
 from segkit.engine.training.trackers import check_trackers
 from segkit.engine.training.trainer import Trainer
@@ -172,7 +173,7 @@ def train(cfg: CfgNode, *, resume: bool = False, lock: RunLock | None = None) ->
 
 
 def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
-    """Evaluate MODEL.WEIGHTS.
+    """Evaluate MODEL.WEIGHTS, with test-time augmentation if TEST.AUG.ENABLED is True.
 
     Args:
         cfg: config of `prepare_config`.
@@ -182,14 +183,15 @@ def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
         The results, see `evaluate_model`.
 
     Raises:
-        ConfigError: the weights know the classes of a dataset in another order.
+        ConfigError: the weights know the classes of a dataset in another order, or TEST.AUG does not fit the model.
     """
     model = Trainer.build_model(cfg)
+    test_cfg, test_model = augment_for_test(cfg, model)
     checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR)
     weights = checkpointer.get_checkpoint_file() if resume and checkpointer.has_checkpoint() else cfg.MODEL.WEIGHTS
     checkpointer.load_for_inference(weights)
     _check_classes(weights, cfg.DATASETS.TEST)
-    return Trainer.test(cfg, model)
+    return Trainer.test(test_cfg, test_model)
 
 
 def _check_classes(weights: str, dataset_names: Sequence[str]) -> None:

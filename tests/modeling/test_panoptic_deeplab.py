@@ -19,6 +19,7 @@ from segkit.modeling import center_heads, register_models
 from segkit.modeling.center_heads import PROJECT
 from segkit.modeling.meta_arch import PanopticDeepLab
 from segkit.modeling.postprocessing import centers as center_outputs
+from segkit.modeling.postprocessing.view_merging import merge_views
 from segkit.utils.errors import ConfigError
 
 STUFF_IDS, THING_IDS = [1, 0, 2, 0, 3], [-1, 0, -1, 1, -1]
@@ -101,6 +102,20 @@ def assert_same_segments(ours: Any, theirs: torch.Tensor) -> None:
         channel, info = label // DIVISOR, by_id[segment_id]
         assert info["isthing"] == (channel in THING_CHANNELS)
         assert info["category_id"] == (THING_IDS if info["isthing"] else STUFF_IDS)[channel]
+
+
+def test_equal_views_are_merged_to_what_the_model_gives() -> None:
+    model = twins()[1].eval()
+    with torch.no_grad():
+        (expected,) = model(images()[:1])
+        heads = model.compute_heads(images()[:1])
+        (alone,) = map(model.fuse_heads, heads)
+        merged = model.fuse_heads(merge_views(heads * 2, -1))
+    assert len(expected["instances"]) > 3
+    for output in (alone, merged):
+        assert torch.equal(output["panoptic_seg"][0], expected["panoptic_seg"][0])
+        torch.testing.assert_close(output["instances"].scores, expected["instances"].scores)
+        torch.testing.assert_close(output["sem_seg"].softmax(0), expected["sem_seg"].softmax(0))
 
 
 def test_the_same_weights_and_images_give_detectron2s_outputs() -> None:

@@ -23,6 +23,7 @@ from segkit.modeling.postprocessing.centers import CenterLogits, build_instances
 from segkit.modeling.postprocessing.head_outputs import SemanticLogits, build_semantic_scores
 from segkit.modeling.postprocessing.map_outputs import detectron2_segments_info, to_instances
 from segkit.modeling.postprocessing.resampling import Sizes
+from segkit.modeling.postprocessing.view_merging import ViewOutputs
 from segkit.modeling.semantic_heads.checks import check_deeplab_backbone, check_semantic_head
 from segkit.structures import CenterOffsets, HeadOutputs
 from segkit.structures.architecture_spec import PANOPTIC, SEMANTIC_HEAD, ArchitectureSpec, register_architecture
@@ -177,6 +178,34 @@ class PanopticDeepLab(nn.Module):
             same as InstanceMasks): the things of the map in its order. The score of an instance is its mean semantic
             probability times the heat at its center of mass. Only "panoptic_seg" is computed at once.
         """
+        return [self._build_output(semantic, centers.resize()) for semantic, centers in self._run_heads(batched_inputs)]
+
+    def compute_heads(self, batched_inputs: list[dict[str, Any]]) -> list[ViewOutputs]:
+        """Run the network alone, see `segkit.engine.test_time_augmentation`.
+
+        Args:
+            batched_inputs: As for `forward`.
+
+        Returns:
+            Semantic logits and centers of each image at the size of the output.
+        """
+        outputs = self._run_heads(batched_inputs)
+        return [ViewOutputs(logits=semantic.resize(), centers=centers.resize()) for semantic, centers in outputs]
+
+    def fuse_heads(self, outputs: ViewOutputs) -> LazyDict:
+        """Run the fusion alone.
+
+        Args:
+            outputs: Of `compute_heads`, for one image.
+
+        Returns:
+            As an image of `inference`.
+        """
+        if outputs.centers is None:
+            raise ValueError("centers are needed, but there is no center head")
+        return self._build_output(outputs.semantic, outputs.centers)
+
+    def _run_heads(self, batched_inputs: list[dict[str, Any]]) -> list[tuple[SemanticLogits, CenterLogits]]:
         images = [self._normalize(x["image"]) for x in batched_inputs]
         features = self.backbone(self._stack(images))
         semantic = self.sem_seg_head.layers(features)
@@ -187,7 +216,7 @@ class PanopticDeepLab(nn.Module):
             size_hw = int(x.get("height") or height), int(x.get("width") or width)
             sizes = Sizes((height, width), size_hw, self.sem_seg_head.common_stride)
             centers = CenterLogits(heat[row], offsets[row], sizes._replace(scale=self.ins_embed_head.common_stride))
-            outputs.append(self._build_output(SemanticLogits(semantic[row], sizes), centers))
+            outputs.append((SemanticLogits(semantic[row], sizes), centers))
         return outputs
 
     def _normalize(self, image: torch.Tensor) -> torch.Tensor:
@@ -200,9 +229,8 @@ class PanopticDeepLab(nn.Module):
         down, right = (-side % m for side, m in zip(stacked.shape[-2:], self.multiple_hw, strict=True))
         return F.pad(stacked, (0, right, 0, down), value=pad_value) if down or right else stacked
 
-    def _build_output(self, semantic: SemanticLogits, centers: CenterLogits) -> LazyDict:
-        center_offsets = centers.resize()
-        head_outputs = self._build_head_outputs(semantic, center_offsets)
+    def _build_output(self, semantic: SemanticLogits, centers: CenterOffsets) -> LazyDict:
+        head_outputs = self._build_head_outputs(semantic, centers)
         panoptic = self.fusion(head_outputs)
         values = {
             "sem_seg": LazyValue(semantic.resize),
@@ -213,7 +241,7 @@ class PanopticDeepLab(nn.Module):
             "head_outputs": head_outputs,
         }
         if self.predicts_instances:
-            instances = cache(lambda: build_instances(panoptic, semantic, center_offsets.heatmap, self.thing_ids))
+            instances = cache(lambda: build_instances(panoptic, semantic, centers.heatmap, self.thing_ids))
             values["instances"] = LazyValue(lambda: to_instances(instances(), self.device))
             values["instance_masks"] = LazyValue(instances)
         return LazyDict(**values)

@@ -23,10 +23,11 @@ from segkit.modeling.postprocessing.head_outputs import (
     fuses_on_device,
     scale_instances,
 )
-from segkit.modeling.postprocessing.map_outputs import detectron2_segments_info
+from segkit.modeling.postprocessing.map_outputs import detectron2_segments_info, to_instances
 from segkit.modeling.postprocessing.panoptic import PanopticPostProcessor
 from segkit.modeling.postprocessing.panoptic_tensors import to_segments
 from segkit.modeling.postprocessing.resampling import Sizes
+from segkit.modeling.postprocessing.view_merging import ViewOutputs
 from segkit.modeling.semantic_heads.build import build_semantic_head, compute_coarse_logits, guard_unlabelled
 from segkit.structures import HeadOutputs, InstanceMasks, Segment
 from segkit.structures.architecture_spec import (
@@ -158,13 +159,61 @@ class PanopticRCNN(GeneralizedRCNN):
             instances = self.roi_heads.forward_with_given_boxes(features, detected_instances)
         if not do_postprocess:
             return instances, self.sem_seg_head(features, None)[0]
+        semantics = self._compute_semantics(features, images, batched_inputs)
+        fused = self._fuse_on_device(instances, semantics)
+        return [self._build_output(*image) for image in zip(instances, semantics, fused, strict=True)]
+
+    def compute_heads(self, batched_inputs: list[dict[str, Any]]) -> list[ViewOutputs]:
+        """Run the network alone, see `segkit.engine.test_time_augmentation`.
+
+        Args:
+            batched_inputs: As for `forward`.
+
+        Returns:
+            Instances and semantic logits of each image at the size of the output.
+        """
+        images = self.preprocess_image(batched_inputs)
+        features = self.backbone(images.tensor)
+        proposals, _ = self.proposal_generator(images, features, None)
+        instances, _ = self.roi_heads(images, features, proposals, None)
+        semantics = self._compute_semantics(features, images, batched_inputs)
+        return [
+            ViewOutputs(scale_instances(image, semantic.sizes.size_hw).masks, semantic.resize())
+            for image, semantic in zip(instances, semantics, strict=True)
+        ]
+
+    def fuse_heads(self, outputs: ViewOutputs) -> LazyDict:
+        """Run the fusion alone, on the CPU.
+
+        Args:
+            outputs: Of `compute_heads`, for one image.
+
+        Returns:
+            As an image of `inference`.
+        """
+        masks = outputs.instances
+        if masks is None:
+            raise ValueError("instances are needed, but there is no mask head")
+        head_outputs = self._build_head_outputs(masks, outputs.semantic)
+        panoptic = self.fusion(head_outputs)
+        ids = torch.from_numpy(panoptic.segment_ids).to(self.device)
+        return LazyDict(
+            sem_seg=outputs.logits,
+            instances=LazyValue(lambda: to_instances(masks, self.device)),
+            instance_masks=masks,
+            panoptic_seg=(ids, detectron2_segments_info(panoptic.segments)),
+            head_outputs=head_outputs,
+        )
+
+    def _compute_semantics(
+        self, features: dict[str, torch.Tensor], images: ImageList, batched_inputs: list[dict[str, Any]]
+    ) -> list[SemanticLogits]:
         coarse, scale = compute_coarse_logits(self.sem_seg_head, features)
         semantics = []
         for logits, size, x in zip(coarse, images.image_sizes, batched_inputs, strict=True):
             size_hw = int(x.get("height") or size[0]), int(x.get("width") or size[1])
             semantics.append(SemanticLogits(logits, Sizes(size, size_hw, scale)))
-        fused = self._fuse_on_device(instances, semantics)
-        return [self._build_output(*image) for image in zip(instances, semantics, fused, strict=True)]
+        return semantics
 
     def _stack_sem_seg_targets(self, batched_inputs: list[dict[str, Any]]) -> torch.Tensor:
         targets = [x["sem_seg"].to(self.device) for x in batched_inputs]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segkit.runtime.object_groups import MATCH_IOU
 from segkit.runtime.tiling.grid import Rectangle, Tile, TileGrid
 from segkit.runtime.tiling.instances import InstanceMerger
-from segkit.runtime.tiling.matching import MATCH_IOU
 from segkit.runtime.tiling.panoptic import PanopticMerger
 from segkit.runtime.tiling.semantic import SemanticMerger
 from segkit.structures import InstanceMasks, PanopticSegmentation

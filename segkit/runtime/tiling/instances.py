@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from segkit.runtime.object_groups import ObjectGroups
 from segkit.runtime.tiling.grid import Rectangle, Tile, TileGrid
-from segkit.runtime.tiling.matching import ObjectGroups
 from segkit.structures import InstanceMasks
 
 

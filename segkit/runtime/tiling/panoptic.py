@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.metrics.label_pairs import count_pairs
+from segkit.runtime.object_groups import ObjectGroups
 from segkit.runtime.tiling.grid import Rectangle, Tile, TileGrid
-from segkit.runtime.tiling.matching import ObjectGroups
 from segkit.structures import MAX_SEGMENT_ID, VOID, PanopticSegmentation, Segment
 
 # What a tile says about a pixel is overwritten by a tile that says something of a higher level.
