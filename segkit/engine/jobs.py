@@ -16,6 +16,7 @@ from detectron2.utils.logger import setup_logger
 
 from segkit.data.catalog import describe_difference, load_dataset
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, load_saved_classes
+from segkit.engine.checkpoints.newest import has_checkpoints
 from segkit.engine.distributed.fingerprints import check_machines_agree, check_world_size
 from segkit.engine.distributed.joining import connect_group
 from segkit.engine.distributed.launch_plan import plan_launch
@@ -151,7 +152,8 @@ def run_in_this_process(
 def train(cfg: CfgNode, *, resume: bool = False, lock: RunLock | None = None) -> dict[str, Any] | None:
     """Train, write checkpoints, and evaluate every TEST.EVAL_PERIOD iterations and at the end.
 
-    An architecture without gradients is tuned and evaluated (`tune`), from the beginning also with `resume`.
+    An architecture without gradients is tuned and evaluated (`tune`). With `resume`, a finished tuning is evaluated
+    only; an unfinished one has no checkpoint, and begins again.
 
     Args:
         cfg: config of `prepare_config`.
@@ -162,8 +164,11 @@ def train(cfg: CfgNode, *, resume: bool = False, lock: RunLock | None = None) ->
         The results of the last evaluation, None if there was none.
     """
     if get_architecture_spec(cfg.MODEL.META_ARCHITECTURE).training == "grid":
+        if resume and has_checkpoints(cfg.OUTPUT_DIR):
+            logger.info("%s: the tuning is finished, its weights are evaluated", cfg.OUTPUT_DIR)
+            return evaluate(cfg, resume=True) if cfg.DATASETS.TEST else None
         model = Trainer.build_model(cfg)
-        tune(cfg, model)
+        tune(cfg, model, lock.check if lock else None)
         return Trainer.test(cfg, model) if cfg.DATASETS.TEST else None
     trainer = Trainer(cfg)
     trainer.register_hooks([RunLockHook(lock)] if lock else [])

@@ -12,6 +12,10 @@ import pytest
 
 from segkit.cli.main import main
 from segkit.engine.checkpoints.safe_load import load_torch
+from segkit.engine.run_lock import RunLock
+from segkit.engine.training import tuning
+from segkit.modeling.meta_arch import ClassicalSegmentor
+from segkit.utils.errors import ConfigError
 
 OPTIONS = ["DATALOADER.NUM_WORKERS", "0", "DATASETS.CHECK_IMAGES", "2"]
 
@@ -76,6 +80,54 @@ def test_tuning_raises_pq_and_its_checkpoint_is_evaluated_and_predicts(
     assert all(0.5 < annotation["score"] <= 1 for annotation in predicted)
     capsys.readouterr()
     assert segkit("weights", "info", tmp_path / "run" / "model_final.pth") == 0 or True
+
+
+def test_a_finished_tuning_is_only_evaluated_by_a_resume(
+    cells: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = [
+        *cells,
+        "MODEL.CLASSICAL.OPTIONS",
+        "{gamma: 1.0, blur_px: 0.0, min_area_px: 20}",
+        "OUTPUT_DIR",
+        tmp_path / "run",
+    ]
+    command, calls = ["train", "--config-file", "nuclei/classical_otsu_watershed"], list[int]()
+
+    def stop(*_arguments: Any) -> None:
+        calls.append(1)
+        raise ConfigError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, "_evaluate", stop)
+        assert segkit(*command, "--resume", *cells) == 1
+    assert calls
+    assert segkit(*command, "--resume", *cells) == 0  # nothing was finished: it begins again
+    pq = read_metrics(tmp_path / "run")["panoptic_seg"]["PQ"]
+    (tmp_path / "run" / "metrics.json").unlink()
+    monkeypatch.setattr(tuning, "_evaluate", stop)
+    assert segkit(*command, "--resume", *cells) == 0
+    assert read_metrics(tmp_path / "run")["panoptic_seg"]["PQ"] == pq
+    assert segkit(*command, *cells) == 1
+    assert len(calls) == 2
+
+
+def test_a_tuning_that_lost_its_folder_stops(
+    cells: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(model: Any, *arguments: Any) -> None:
+        path = tmp_path / "run" / "run.lock"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "token": "0a" * 8, "pid": 1}))
+        holders[0].renew()
+        observe(model, *arguments)
+
+    acquire, observe, holders = RunLock.acquire, ClassicalSegmentor.observe, []
+    monkeypatch.setattr(RunLock, "acquire", lambda lock: (holders.append(lock), acquire(lock)))
+    monkeypatch.setattr(ClassicalSegmentor, "observe", lose)
+    config = ["--config-file", "nuclei/classical_otsu_watershed"]
+    assert segkit("train", *config, *cells, "OUTPUT_DIR", tmp_path / "run") == 1
+    assert "and lost its folder: process 1 on " in capsys.readouterr().err
+    assert not (tmp_path / "run" / "model_final.pth").exists()
 
 
 def test_given_options_are_kept_and_weights_of_another_method_are_refused(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 NO_CLASS = -1
 
 
-def tune(cfg: CfgNode, model: Any) -> None:
+def tune(cfg: CfgNode, model: Any, check: Callable[[], object] | None = None) -> None:
     """Count the colours of the classes, choose the setting with the best metric, write model_final.pth.
 
     The colours come from MODEL.CLASSICAL.COLOR_IMAGES images of each training dataset. The metric is TEST.BEST_METRIC,
@@ -48,23 +48,27 @@ def tune(cfg: CfgNode, model: Any) -> None:
     Args:
         cfg: config of `prepare_config`.
         model: whose spec says `training="grid"`; it is changed.
+        check: called before each image and setting; may raise to end the tuning, as `RunLock.check` does.
     """
+    check = check or (lambda: None)
     datasets = load_datasets(cfg.DATASETS.TRAIN)
     categories = datasets[0].categories
     model.eval()
     for dataset in datasets:
-        _observe(model, dataset, cfg.MODEL.CLASSICAL.COLOR_IMAGES, cfg.INPUT.FORMAT)
+        _observe(model, dataset, cfg.MODEL.CLASSICAL.COLOR_IMAGES, cfg.INPUT.FORMAT, check)
     model.color_counts.copy_(sum(counts.to(model.color_counts) for counts in comm.all_gather(model.color_counts.cpu())))
-    _choose_setting(cfg, model, datasets[0])
+    _choose_setting(cfg, model, datasets[0], check)
+    check()
     classes = CategoriesInCheckpoint(categories, cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS, cfg.PLUGINS)
     SafeCheckpointer(model, cfg.OUTPUT_DIR, segkit=classes).save(FINAL_WEIGHTS.partition(".")[0], iteration=0)
 
 
-def _observe(model: Any, dataset: Dataset, limit: int, image_format: str) -> None:
+def _observe(model: Any, dataset: Dataset, limit: int, image_format: str, check: Callable[[], object]) -> None:
     """Show the model this process's share of the labelled images."""
     ground_truth = GroundTruth(dataset)
     records = _select(dataset.records, limit)[comm.get_rank() :: comm.get_world_size()]
     for record in track(records, "counting colours"):
+        check()
         if has_segmentation(record):
             segmentation = ground_truth.read_segmentation(record)
         else:
@@ -91,7 +95,7 @@ def build_class_map(segmentation: PanopticSegmentation, categories: CategorySet)
     return np.where(numbers == 0, empty, numbers - 1).astype(np.int32)
 
 
-def _choose_setting(cfg: CfgNode, model: Any, dataset: Dataset) -> None:
+def _choose_setting(cfg: CfgNode, model: Any, dataset: Dataset, check: Callable[[], object]) -> None:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.TEST.EXPORT = cfg.TEST.SAVE_HEADS = cfg.TEST.BOUNDARY = False
@@ -105,6 +109,7 @@ def _choose_setting(cfg: CfgNode, model: Any, dataset: Dataset) -> None:
     with tempfile.TemporaryDirectory() as folder:
         evaluator = build_evaluators(cfg, dataset, folder)
         for number, setting in enumerate(track(settings, "trying settings"), 1):
+            check()
             model.set_options(setting)
             numbers = _evaluate(model, samples, evaluator)
             best.update(number, numbers)
