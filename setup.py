@@ -55,7 +55,10 @@ setup(
     python_requires=REQUIREMENTS["python"],
     packages=[*find_packages(include=["segkit", "segkit.*"]), "segkit.configs"],
     package_dir={"segkit.configs": "configs"},
-    package_data={"segkit": ["py.typed", "report/templates/*", "requirements.json"], "segkit.configs": ["*/*.yaml"]},
+    package_data={
+        "segkit": ["py.typed", "*.pyi", "report/templates/*", "requirements.json"],
+        "segkit.configs": ["*/*.yaml"],
+    },
     install_requires=REQUIREMENTS["light"],
     extras_require=REQUIREMENTS["extras"],
     entry_points={"console_scripts": ["segkit = segkit.cli.main:main"]},

@@ -7,14 +7,13 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.config.defaults import _C as DEFAULTS
 
+from segkit.runtime.images import ALL_CHANNELS, GREY
 from segkit.utils.errors import ConfigError
 from segkit.utils.text import find_similar
 
 TIMM_BUILDERS = "build_timm_"
 BYTE = 255  # timm's constants are for pixels in 0..1
 MAX_SIMILAR = 3
-# Values of INPUT.FORMAT: of one channel, of as many as the images have, and those that follow from the dataset.
-GREY, ALL_CHANNELS, COLOR_FORMATS = "L", "CHANNELS", ("RGB", "BGR")
 
 
 def find_timm_config(name: str) -> dict[str, Any]:

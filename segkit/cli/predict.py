@@ -34,8 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Predict and print the written paths; images that cannot be read are reported, and the others are predicted."""
     arguments.load_plugins(args)
-    from segkit.engine.image_inputs import check_apart, find_root
-    from segkit.engine.predictor import PNG_FOLDERS, Predictor, find_images, predict
+    from segkit.engine.inference.folder import PNG_FOLDERS, predict
+    from segkit.engine.inference.image_inputs import check_apart, find_images, find_root
+    from segkit.engine.inference.model import SegmentationModel
     from segkit.engine.setup import read_config
 
     images = find_images(args.input, args.output)
@@ -46,8 +47,8 @@ def run(args: argparse.Namespace) -> None:
     cfg.MODEL.WEIGHTS = args.weights or cfg.MODEL.WEIGHTS
     drawing = {**arguments.get_drawing_options(args), "scores": args.scores}
     unreadable: list[DatasetError] = []
-    predictor, root = Predictor(cfg), find_root(args.input)
-    for path in predict(predictor, images, args.output, drawing, root, unreadable.append):
+    model, root = SegmentationModel(cfg), find_root(args.input)
+    for path in predict(model, images, args.output, drawing, root, unreadable.append):
         print(path)
     for error in unreadable:
         print(make_printable(error), file=sys.stderr)

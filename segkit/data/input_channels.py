@@ -14,7 +14,7 @@ from segkit.data.dataset import Dataset, Record
 from segkit.data.label_counts import THREADS
 from segkit.data.mapper import read_image
 from segkit.formats.bands import RGB
-from segkit.normalization import ALL_CHANNELS, COLOR_FORMATS
+from segkit.runtime.images import ALL_CHANNELS, COLOR_FORMATS
 from segkit.structures.architecture_spec import get_architecture_spec
 from segkit.utils.errors import ConfigError
 

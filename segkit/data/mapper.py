@@ -26,11 +26,14 @@ from segkit.data.label_counts import THREADS, LabelCounts, count_record
 from segkit.data.loaders.readers import find_image
 from segkit.formats.bands import RGB
 from segkit.formats.image_io import open_image, read_image_size
-from segkit.normalization import ALL_CHANNELS, COLOR_FORMATS
+from segkit.runtime import images
+from segkit.runtime.images import ALL_CHANNELS
 from segkit.structures import IGNORE_LABEL, CategorySet, SemanticSpace
 from segkit.structures.architecture_spec import Target, get_architecture_spec, get_head_specs
-from segkit.utils.errors import ConfigError, DatasetError
+from segkit.utils.errors import DatasetError
 from segkit.utils.plugins import get_plugin_sources, load_plugins
+
+YUV = "YUV-BT.601"  # the only INPUT.FORMAT whose pixels are float
 
 
 class SegkitMapper:
@@ -258,7 +261,7 @@ def convert_pixels(image: Image.Image, image_format: str) -> np.ndarray:
 
     Args:
         image: 8-bit image.
-        image_format: "RGB" or "BGR" (uint8), another mode of Pillow, or "YUV-BT.601" (float); "CHANNELS" is RGB.
+        image_format: "YUV-BT.601" (float), or as `segkit.runtime.images.convert_pixels` takes it (uint8).
 
     Returns:
         (H, W, C) pixels.
@@ -266,16 +269,9 @@ def convert_pixels(image: Image.Image, image_format: str) -> np.ndarray:
     Raises:
         ConfigError: the format is none of these.
     """
-    image_format = "RGB" if image_format == ALL_CHANNELS else image_format
-    if image_format in COLOR_FORMATS:
-        rgb = image if image.mode == "RGB" else image.convert("RGB")
-        packed = rgb.tobytes("raw", image_format)  # BGR in forward order in memory: no later step has to copy it
-        return np.frombuffer(packed, dtype=np.uint8).reshape(image.height, image.width, 3)
-    try:
-        pixels: np.ndarray = utils.convert_PIL_to_numpy(image, image_format)
-    except ValueError as error:
-        problem = f"expected RGB, BGR, YUV-BT.601 or a mode of Pillow, got {image_format!r}: {error}"
-        raise ConfigError(problem, where="INPUT.FORMAT") from error
+    if image_format != YUV:
+        return images.convert_pixels(image, image_format)
+    pixels: np.ndarray = utils.convert_PIL_to_numpy(image, image_format)
     return pixels
 
 

@@ -11,11 +11,11 @@ from detectron2.config import CfgNode
 
 from segkit.data.catalog import load_dataset
 from segkit.engine.checkpoints.newest import BEST_WEIGHTS, FINAL_WEIGHTS
-from segkit.engine.run_config import RUN_CONFIG
 from segkit.evaluation.samples import COLUMNS
 from segkit.formats.image_io import read_image
 from segkit.report import metrics_table, write_page
 from segkit.report.panoptic_analysis import budget_table, build_budget_rows
+from segkit.utils.config_files import RUN_CONFIG
 from segkit.utils.console import open_console
 from segkit.utils.errors import ConfigError
 from segkit.utils.files import convert_write_errors, load_json

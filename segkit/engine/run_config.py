@@ -10,9 +10,8 @@ from detectron2.config import CfgNode
 
 from segkit.data.datasets.custom import list_path_options
 from segkit.engine.checkpoints.newest import find_newest_checkpoint
+from segkit.utils.config_files import RUN_CONFIG
 from segkit.utils.files import replacing
-
-RUN_CONFIG = "config.yaml"  # Detectron2's name
 
 
 def write_run_config(cfg: CfgNode) -> None:

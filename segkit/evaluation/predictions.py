@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from segkit.evaluation.semantic import argmax_channels
+from segkit.runtime.conversion import build_instance_results, segment_classes
 from segkit.structures import (
-    THING_CHANNEL,
-    VOID,
     CategorySet,
     IdRuns,
     InstanceMasks,
@@ -66,16 +65,25 @@ def get_semantic_prediction(
     Returns:
         The segmentation with category ids of the dataset.
     """
-    channels = argmax_channels(output["sem_seg"]).cpu().numpy()
-    segments = []
-    for channel, area_px in zip(*(column.tolist() for column in np.unique(channels, return_counts=True)), strict=True):
-        stuff_id, thing_id = int(space.stuff_ids[channel]), int(space.thing_ids[channel])
-        isthing = thing_id >= 0
-        if isthing or stuff_id != THING_CHANNEL:
-            category_id = categories.category_id(thing_id if isthing else stuff_id, isthing=isthing)
-            segments.append(Segment(channel + 1, category_id, isthing, area_px))
-    has_class = np.isin(channels, [segment.segment_id - 1 for segment in segments])
-    return PanopticSegmentation(np.where(has_class, channels + 1, VOID).astype(np.int32), tuple(segments))
+    return segment_classes(argmax_channels(output["sem_seg"]).cpu().numpy(), categories, space)
+
+
+def get_semantic_channels(output: dict[str, Any]) -> np.ndarray:
+    """Get a model's semantic prediction as channels.
+
+    Args:
+        output: a model's output dict with "sem_seg": (C, H, W) logits.
+
+    Returns:
+        (H, W) channel of the highest logit, uint8 if there are at most 256, otherwise int32.
+    """
+    on_accelerator = "panoptic_seg" in output and output["panoptic_seg"][0].device.type != "cpu"
+    if "head_outputs" in output and not on_accelerator:  # the fusion has found them without logits of full size
+        channels = output["head_outputs"].semantic.channels
+    else:
+        channels = argmax_channels(output["sem_seg"]).cpu().numpy()
+    is_small = not channels.size or channels.max() <= np.iinfo(np.uint8).max
+    return channels.astype(np.uint8 if is_small else np.int32)
 
 
 def get_instance_masks(output: dict[str, Any], size_hw: tuple[int, int]) -> InstanceMasks | None:
@@ -117,18 +125,13 @@ def build_coco_results(
     """
     masks = get_instance_masks(output, size_hw)
     if masks is not None:
-        boxes, class_ids, scores = masks.boxes_xyxy.astype(np.float64), masks.class_ids, masks.scores
-    else:
-        instances = output["instances"].to(torch.device("cpu"))
-        boxes = instances.pred_boxes.tensor.double().numpy()
-        class_ids, scores = instances.pred_classes.numpy(), instances.scores.numpy()
+        return build_instance_results(masks, image_id, categories)
+    instances = output["instances"].to(torch.device("cpu"))
+    boxes = instances.pred_boxes.tensor.double().numpy()
     boxes[:, 2:] -= boxes[:, :2]
-    category_ids = [categories.category_id(class_id, isthing=True) for class_id in class_ids.tolist()]
-    columns = zip(category_ids, boxes.tolist(), scores.tolist(), strict=True)
-    results = [
+    category_ids = [categories.category_id(class_id, isthing=True) for class_id in instances.pred_classes.tolist()]
+    columns = zip(category_ids, boxes.tolist(), instances.scores.tolist(), strict=True)
+    return [
         {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
         for category_id, box, score in columns
     ]
-    for result, rle in zip(results, masks.to_rle() if masks is not None else [], strict=False):
-        result["segmentation"] = rle
-    return results

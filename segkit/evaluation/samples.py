@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import detectron2.utils.comm as comm
 import numpy as np
@@ -16,14 +16,14 @@ from segkit.data.ground_truth import GroundTruth, has_segmentation
 from segkit.data.mapper import read_image
 from segkit.evaluation.predictions import get_instance_masks, get_panoptic_prediction, get_semantic_prediction
 from segkit.formats import png
-from segkit.report import draw_image_grid, draw_instances, draw_panoptic
+from segkit.report import draw_image_grid
 from segkit.report.palette import list_drawn_colors
+from segkit.runtime.drawing import Drawable, draw
 from segkit.structures import CategorySet, InstanceMasks, PanopticSegmentation, SemanticSpace, rle_to_mask
 from segkit.utils.files import convert_write_errors
 
 SAMPLES, SAMPLES_PER_ROW = 8, 2
 COLUMNS = ("input", "ground truth", "prediction")  # of one sample
-Drawable: TypeAlias = "PanopticSegmentation | InstanceMasks"
 
 
 class Sample(NamedTuple):
@@ -128,32 +128,6 @@ def select_drawable(
         if masks is not None or "sem_seg" not in output:
             return masks
     return get_semantic_prediction(output, categories, space) if "sem_seg" in output else None
-
-
-def draw(
-    image: NDArray[np.uint8],
-    drawable: Drawable,
-    categories: CategorySet,
-    colors: Mapping[int, Any] | None = None,
-    **options: Any,
-) -> NDArray[np.uint8]:
-    """Draw a ground truth or a prediction over its image.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        drawable: of the same size.
-        categories: the dataset's categories.
-        colors: category_id -> RGB; None: those of `list_drawn_colors`.
-        **options: keyword arguments of `draw_panoptic` and `draw_instances`.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-    """
-    if isinstance(drawable, PanopticSegmentation):
-        return draw_panoptic(image, drawable, categories, colors=colors, **options)
-    colors = colors or list_drawn_colors(categories)
-    thing_colors = [colors.get(thing.category_id, thing.color) for thing in categories.things]
-    return draw_instances(image, drawable, [c.name for c in categories.things], colors=thing_colors, **options)
 
 
 def draw_samples(samples: Sequence[Sample], categories: CategorySet) -> NDArray[np.uint8]:

@@ -116,17 +116,30 @@ def open_image(path: str | Path, least_hw: tuple[int, int] | None = None) -> Ima
         if least_hw is not None and image.format == "JPEG":
             image.draft(None, least_hw if _orientation(image) in SWAPPING else least_hw[::-1])
         image.load()
-        transpose = TRANSPOSES.get(_orientation(image))  # None for a TIFF: load() rotates it
-        if has_deep_colors:
-            plain = _stretch_colors(image, path)
-        elif image.mode in DEEP_MODES:
-            plain = _stretch_grey(image, path)
-        elif image.mode in EIGHT_BIT_MODES:
-            plain = image
-        else:
-            problem = f"expected grey, RGB, palette or CMYK pixels, got the mode {image.mode}"
-            raise DatasetError(problem, where=path, remedy=PLAIN_KINDS)
-        return plain if transpose is None else plain.transpose(transpose)
+        return _to_plain(image, path, has_deep_colors)
+
+
+def convert_image(image: Image.Image) -> Image.Image:
+    """Do with an image that Pillow has opened what `open_image` does with a file.
+
+    Of an animation or of pages, the current one is taken. 16-bit RGB of which Pillow has decoded the high bytes keeps
+    these.
+
+    Args:
+        image: of any kind; it may be decoded.
+
+    Returns:
+        8-bit image, rotated as its EXIF orientation says.
+
+    Raises:
+        DatasetError: as `open_image`.
+    """
+    path = Path(getattr(image, "filename", "") or "the image")
+    if getattr(image, "tile", None) and is_deep(image) and image.mode in DEEP_COLORS and path.is_file():
+        return open_image(path)  # Pillow would decode the high bytes only
+    with _convert_decoding_errors(path, "the image does not decode"):
+        image.load()
+        return _to_plain(image, path, has_deep_colors=False)
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -251,9 +264,15 @@ def stretch_to_uint8(
 @contextmanager
 def _convert_errors(path: Path, problem: str) -> Iterator[None]:
     """Turn exceptions of opening and decoding into a DatasetError; pipes and devices are not even opened."""
-    try:
+    with _convert_decoding_errors(path, problem):
         if not path.is_file() and path.exists():
             raise DatasetError(f"{problem}: this is a folder, a pipe or a device", where=path, remedy="give a file")
+        yield
+
+
+@contextmanager
+def _convert_decoding_errors(path: Path, problem: str) -> Iterator[None]:
+    try:
         yield
     except FileNotFoundError:
         problem = f"the image is missing{explain_missing(path)}"
@@ -268,6 +287,21 @@ def _convert_errors(path: Path, problem: str) -> Iterator[None]:
     except DAMAGED as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise DatasetError(f"{problem}: {text}", where=path, remedy="replace the file") from None
+
+
+def _to_plain(image: Image.Image, path: Path, has_deep_colors: bool) -> Image.Image:
+    """A decoded image with 8 bits a channel, rotated as EXIF says."""
+    transpose = TRANSPOSES.get(_orientation(image))  # None for a TIFF: load() rotates it
+    if has_deep_colors:
+        plain = _stretch_colors(image, path)
+    elif image.mode in DEEP_MODES:
+        plain = _stretch_grey(image, path)
+    elif image.mode in EIGHT_BIT_MODES:
+        plain = image
+    else:
+        problem = f"expected grey, RGB, palette or CMYK pixels, got the mode {image.mode}"
+        raise DatasetError(problem, where=path, remedy=PLAIN_KINDS)
+    return plain if transpose is None else plain.transpose(transpose)
 
 
 def _check_pages(image: Image.Image, path: Path) -> None:

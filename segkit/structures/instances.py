@@ -80,7 +80,8 @@ class InstanceMasks:
         size_hw = (int(masks.shape[1]), int(masks.shape[2]))
         boxes = [cv2.boundingRect(mask.view(np.uint8)) for mask in masks]
         corners = np.array(boxes, dtype=np.int64).reshape(-1, 4)[:, :2]
-        crops = tuple(mask[y : y + h, x : x + w] for mask, (x, y, w, h) in zip(masks, boxes, strict=True))
+        # Copies: views would keep the whole masks in memory.
+        crops = tuple(mask[y : y + h, x : x + w].copy() for mask, (x, y, w, h) in zip(masks, boxes, strict=True))
         return cls(size_hw, boxes_xyxy, scores, class_ids, corners, crops)
 
     def window(self, index: int) -> tuple[slice, slice]:

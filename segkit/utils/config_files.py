@@ -20,6 +20,7 @@ IN_WHEEL = PACKAGE / "configs"
 RECIPES = IN_WHEEL if IN_WHEEL.is_dir() else PACKAGE.parent / "configs"
 SUFFIXES = (".yaml", ".yml")
 BASE_KEY = "_BASE_"  # path, recipe or address of the config that a file extends, or a list of them
+RUN_CONFIG = "config.yaml"  # of a run, in its output folder; Detectron2's name
 BASE_PREFIX = "Base-"  # recipes with this name are only there to be extended
 BASE_LINE = re.compile(rf"""^({BASE_KEY}:\s*)["']?([^"'\s]+)["']?""", re.MULTILINE)
 FETCH = "SEGKIT_FETCH_CONFIGS"

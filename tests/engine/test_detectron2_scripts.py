@@ -45,7 +45,7 @@ def test_a_plain_mask_rcnn_of_the_zoo_keeps_its_80_classes() -> None:
 
 
 def test_the_names_of_the_package_are_public() -> None:
-    assert {"add_segkit_config", "prepare_config", "register", "Predictor", "Trainer"} <= set(dir(segkit))
+    assert {"add_segkit_config", "prepare_config", "register", "load", "Prediction", "Trainer"} <= set(dir(segkit))
     assert all(getattr(segkit, name) for name in segkit.PUBLIC)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = segkit.nothing

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from segkit.cli.main import main
-from segkit.engine.predictor import Predictor
+from segkit.engine.inference.model import SegmentationModel
 from segkit.engine.setup import read_config
 
 
@@ -28,9 +28,9 @@ def randomize(model: nn.Module, scale: float = 1.0) -> nn.Module:
     return model.eval()
 
 
-def run_import(source: Path, *options: str) -> tuple[Predictor, dict[str, Any]]:
+def run_import(source: Path, *options: str) -> tuple[SegmentationModel, dict[str, Any]]:
     """The imported model with the config that was written, and the report."""
     output, report = source.parent / "ours.pth", source.parent / "report.json"
     assert main(["import", str(source), "--output", str(output), "--json", str(report), *options]) == 0
     cfg = read_config(str(output.with_suffix(".yaml")), ["MODEL.DEVICE", "cpu"], train=False)
-    return Predictor(cfg), json.loads(report.read_text())
+    return SegmentationModel(cfg), json.loads(report.read_text())

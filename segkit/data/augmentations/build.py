@@ -12,7 +12,7 @@ from segkit.data.augmentations.copy_paste import CopyPaste
 from segkit.data.augmentations.jitter import ColorJitter, LargeScaleJitter
 from segkit.data.augmentations.resize import SafeResize
 from segkit.data.dataset import Dataset
-from segkit.normalization import ALL_CHANNELS
+from segkit.runtime.images import ALL_CHANNELS
 from segkit.structures.architecture_spec import get_architecture_spec
 from segkit.utils.errors import ConfigError
 

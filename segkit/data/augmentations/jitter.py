@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segkit.data.augmentations.resize import resize_box
-from segkit.normalization import ALL_CHANNELS
+from segkit.runtime.images import ALL_CHANNELS
 
 IMAGE_PAD = 128  # Detectron2's FixedSizeCrop
 MAP_PAD = 255  # the same; void

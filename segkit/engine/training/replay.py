@@ -14,12 +14,12 @@ from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 
 from segkit.engine.checkpoints.safe_load import load_torch
-from segkit.engine.run_config import RUN_CONFIG
 from segkit.engine.setup import prepare_config
 from segkit.engine.training.divergence import guard_divergence
 from segkit.engine.training.model_options import prepare_model
 from segkit.engine.training.seeds import STEP, seed_generators
 from segkit.engine.training.step import select_dtype
+from segkit.utils.config_files import RUN_CONFIG
 from segkit.utils.errors import CheckpointError
 
 FOLDER = "faults"  # of OUTPUT_DIR

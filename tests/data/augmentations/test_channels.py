@@ -12,7 +12,7 @@ from segkit.config import load_config
 from segkit.data.augmentations.build import build_augmentations
 from segkit.data.augmentations.jitter import ColorJitter, LargeScaleJitter
 from segkit.data.augmentations.resize import SafeResize
-from segkit.normalization import ALL_CHANNELS
+from segkit.runtime.images import ALL_CHANNELS
 from segkit.utils.errors import ConfigError
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (23, 31, 6), dtype=np.uint8)

@@ -85,9 +85,9 @@ def test_a_script_trains_and_predicts_without_segkits_keys(register: Register, t
     trainer.train()
     assert (tmp_path / "run" / "report.html").is_file()
     cfg.MODEL.WEIGHTS = str(tmp_path / "run" / "model_final.pth")
-    predictor = segkit.Predictor(cfg)
-    assert [thing.name for thing in predictor.categories.things] == THINGS
-    assert "instances" in predictor(np.zeros((*SIZE_HW, 3), dtype=np.uint8))
+    model = segkit.SegmentationModel(cfg)
+    assert [thing.name for thing in model.categories.things] == THINGS
+    assert model(np.zeros((*SIZE_HW, 3), dtype=np.uint8)).instances is not None
 
 
 @pytest.mark.parametrize("mask", ["polygon", "rle"])

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from segkit.engine.predictor import Predictor, predict
+from segkit.engine.inference.folder import predict
+from segkit.engine.inference.model import SegmentationModel
 from segkit.engine.training.trainer import Trainer
 from tests.helpers.small_training import build_config
 
@@ -39,5 +40,5 @@ def test_a_network_of_one_channel_starts_from_adapted_weights_and_predicts(toy_f
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.WEIGHTS = str(tmp_path / "run/model_final.pth")
-    predict(Predictor(cfg), [tmp_path / "grey.png"], tmp_path / "out")
+    predict(SegmentationModel(cfg), [tmp_path / "grey.png"], tmp_path / "out")
     assert Image.open(tmp_path / "out/overlays/grey.png").size == (64, 40)

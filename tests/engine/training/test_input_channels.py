@@ -19,7 +19,7 @@ from segkit.data.catalog import load_dataset
 from segkit.data.datasets.custom import register_by_format
 from segkit.data.mapper import SegkitMapper
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer
-from segkit.engine.predictor import Predictor
+from segkit.engine.inference.model import SegmentationModel
 from segkit.engine.setup import prepare_config, read_config
 from segkit.engine.training.trainer import Trainer
 from segkit.formats.decathlon import DecathlonReader
@@ -78,11 +78,14 @@ def test_four_modalities_are_trained_evaluated_and_predicted(task: Path, tmp_pat
     assert cfg.INPUT.FORMAT == "CHANNELS"
     assert (run / "grid.png").is_file()
     assert prepare_config(run / "config.yaml", train=False).MODEL.PIXEL_MEAN == cfg.MODEL.PIXEL_MEAN
-    predictor = Predictor(cfg)
+    model = SegmentationModel(cfg)
     pixels = reader.read_channels(reader.images[0])
-    assert predictor(pixels)["sem_seg"].shape == (2, 16, 20)
-    with pytest.raises(ValueError, match=r"image must be \(H, W, 4\) uint8, got \(16, 20, 3\) uint8"):
-        predictor(np.ascontiguousarray(pixels[..., :3]))
+    prediction = model(pixels)
+    assert prediction.semantic.shape == prediction.plot().size[::-1] == (16, 20)
+    with pytest.raises(ValueError, match=r"image must be \(H, W, C\) with 4 channels, got \(16, 20, 3\)"):
+        model(pixels[..., :3])
+    with pytest.raises(ValueError, match="image must have 4 channels, as the model reads: give an array or a file"):
+        model(Image.new("RGB", (20, 16)))
     np.save(tmp_path / "slice.npy", pixels)
     inputs = ["--input", str(tmp_path / "slice.npy"), "--output", str(tmp_path / "out")]
     main(["predict", "--config-file", str(run / "config.yaml"), *inputs])
@@ -90,7 +93,7 @@ def test_four_modalities_are_trained_evaluated_and_predicted(task: Path, tmp_pat
     assert Image.open(tmp_path / "out/overlays/slice.png").size == (20, 16)
     np.save(tmp_path / "rgb.npy", pixels[..., :3])
     with pytest.raises(DatasetError, match=r"expected 4 channels, got 3"):
-        predictor.read(tmp_path / "rgb.npy")
+        model(tmp_path / "rgb.npy")
 
 
 def test_constants_and_datasets_that_do_not_fit_are_refused(task: Path, tmp_path: Path) -> None:

@@ -16,27 +16,13 @@ from pycocotools.coco import COCO
 from segkit.cli.main import main
 from segkit.data.class_counts import resolve_for_categories
 from segkit.data.toy import dataset as toy
-from segkit.engine import predictor as prediction
-from segkit.engine.predictor import Predictor
+from segkit.engine.inference.folder import predict as predict_images
+from segkit.engine.inference.image_inputs import find_images
+from segkit.engine.inference.model import SegmentationModel
 from segkit.engine.setup import read_config
 from segkit.formats import coco, image_files, png
+from tests.engine.inference import CONFIG
 from tests.helpers.full_disk import check_full_disk
-
-CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model with confident predictions, saved as in segkit's training."""
-    torch.manual_seed(0)
-    cfg = read_config(CONFIG)
-    resolve_for_categories(cfg, toy.CATEGORIES, "one", "toy")
-    model = build_model(cfg)
-    with torch.no_grad():
-        model.roi_heads.box_predictor.cls_score.weight.mul_(300)
-    path = tmp_path_factory.mktemp("weights") / "model.pth"
-    torch.save({"model": model.state_dict(), "segkit": {"categories": toy.CATEGORIES.to_coco()}}, path)
-    return path
 
 
 def predict(weights: Path, output: Path, *inputs: Path) -> int:
@@ -45,10 +31,10 @@ def predict(weights: Path, output: Path, *inputs: Path) -> int:
 
 
 def test_python_takes_paths_as_text(weights: Path, toy_folder: Path, tmp_path: Path) -> None:
-    predictor = Predictor(read_config(CONFIG, ["MODEL.WEIGHTS", str(weights)], train=False))
+    model = SegmentationModel(read_config(CONFIG, ["MODEL.WEIGHTS", str(weights)], train=False))
     output = str(tmp_path / "out")
-    (path,) = prediction.find_images([min(map(str, (toy_folder / "images").iterdir()))], output)
-    written = prediction.predict(predictor, [str(path)], output, root=str(toy_folder))
+    (path,) = find_images([min(map(str, (toy_folder / "images").iterdir()))], output)
+    written = predict_images(model, [str(path)], output, root=str(toy_folder))
     assert tmp_path / "out/panoptic.json" in written
     (image,) = coco.read_panoptic(f"{output}/panoptic.json").records
     assert image.file_name == f"images/{path.name}"
@@ -281,17 +267,6 @@ def test_weights_of_another_network_are_rejected(
     assert "other.pth" in capsys.readouterr().err
     assert main(["predict", "--config-file", CONFIG, "--output", "x", "--input", str(toy_folder)]) == 1
     assert "no weights" in capsys.readouterr().err
-
-
-def test_predictor_from_python(weights: Path, toy_folder: Path) -> None:
-    cfg = read_config(CONFIG, ["MODEL.WEIGHTS", str(weights)])
-    predictor = Predictor(cfg)
-    assert predictor.categories == toy.CATEGORIES
-    image = predictor.read(toy_folder / "images/000000000001.png")
-    output = predictor(image)
-    assert output["panoptic_seg"][0].shape == (128, 128)
-    with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
-        predictor(image.astype(np.float32))
 
 
 def test_data_toy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,1 @@
+"""Trained models in use: `load` finds and builds one, `SegmentationModel` predicts images."""

@@ -1,0 +1,95 @@
+"""Predictions and ground truth drawn over their image, with a legend of the classes if wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.report.overlay import draw_instances, draw_panoptic
+from segkit.report.palette import Color, choose_colors, list_drawn_colors, list_shown_names
+from segkit.report.rendering import INK, draw_ink, render_text, shorten
+from segkit.structures import CategorySet, InstanceMasks, PanopticSegmentation
+
+Drawable: TypeAlias = "PanopticSegmentation | InstanceMasks"
+
+MIN_SCORE = 0.5  # of the instances that are drawn
+TEXT_SHARE, MIN_TEXT_PX, MAX_TEXT_PX = 0.035, 11, 28  # of the height of the image
+MAX_LEGEND_TEXTS = 20  # times the height of the text: the width of a name
+
+
+def draw(
+    image: NDArray[np.uint8],
+    drawable: Drawable,
+    categories: CategorySet,
+    colors: Mapping[int, Any] | None = None,
+    **options: Any,
+) -> NDArray[np.uint8]:
+    """Draw a ground truth or a prediction over its image.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        drawable: of the same size.
+        categories: the dataset's categories.
+        colors: category_id -> RGB; None: those of `list_drawn_colors`.
+        **options: keyword arguments of `draw_panoptic` and `draw_instances`.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    if isinstance(drawable, PanopticSegmentation):
+        return draw_panoptic(image, drawable, categories, colors=colors, **options)
+    colors = colors or list_drawn_colors(categories)
+    thing_colors = [colors.get(thing.category_id, thing.color) for thing in categories.things]
+    return draw_instances(image, drawable, [c.name for c in categories.things], colors=thing_colors, **options)
+
+
+def list_legend(drawable: Drawable, categories: CategorySet) -> list[tuple[str, Color]]:
+    """List the classes that `draw` draws, with their colours.
+
+    Args:
+        drawable: what is drawn.
+        categories: the dataset's categories.
+
+    Returns:
+        (name, RGB) of each, things first, then by category_id. Further instances of a class have similar colours.
+    """
+    if isinstance(drawable, PanopticSegmentation):
+        drawn = {segment.category_id for segment in drawable.segments if segment.area_px}
+        colors = choose_colors(drawable.segments, categories)
+    else:
+        is_drawn = (drawable.scores >= MIN_SCORE) & (drawable.areas_px > 0)
+        drawn = {categories.category_id(int(i), isthing=True) for i in drawable.class_ids[is_drawn]}
+        colors = list_drawn_colors(categories)
+    names = list_shown_names(categories)
+    classes = [c for c in (*categories.things, *categories.stuff) if c.category_id in drawn & colors.keys()]
+    return [(names[c.category_id], colors[c.category_id]) for c in classes]
+
+
+def add_legend(image: NDArray[np.uint8], entries: Sequence[tuple[str, Color]]) -> NDArray[np.uint8]:
+    """Write names of classes beside an image, on white to its right, each with its colour.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        entries: (name, RGB) of each.
+
+    Returns:
+        (max(H, legend), W + legend, 3) uint8 RGB; the image itself without entries.
+    """
+    if not entries:
+        return image
+    text_px = int(np.clip(round(TEXT_SHARE * image.shape[0]), MIN_TEXT_PX, MAX_TEXT_PX))
+    inks = [render_text(shorten(name, text_px, MAX_LEGEND_TEXTS * text_px), text_px) for name, _ in entries]
+    gap, row_px = text_px // 2, max(ink.shape[0] for ink in inks) + text_px // 3
+    width = image.shape[1] + 3 * gap + text_px + max(ink.shape[1] for ink in inks)
+    canvas = np.full((max(image.shape[0], 2 * gap + row_px * len(entries)), width, 3), 255, dtype=np.uint8)
+    canvas[: image.shape[0], : image.shape[1]] = image
+    left = image.shape[1] + gap
+    for row, ((_, color), ink) in enumerate(zip(entries, inks, strict=True)):
+        top = gap + row * row_px
+        swatch_top = top + max(ink.shape[0] - text_px, 0) // 2
+        canvas[swatch_top : swatch_top + text_px, left : left + text_px] = color
+        draw_ink(canvas, ink, left + text_px + gap, top, INK)
+    return canvas
