@@ -31,9 +31,9 @@ MAX_MB ?=
 TESTS ?=
 # The environment of the light half: what `pip install segkit` brings, and pytest. No torch, no Detectron2.
 LIGHT_VENV := $(VENV)-light
-LIGHT_TESTS := tests/test_light.py $(addprefix tests/,cli utils structures formats fusion metrics classical report scoring curation)
+LIGHT_TESTS := tests/test_light.py $(addprefix tests/,cli utils structures formats fusion metrics classical report scoring curation runtime)
 # A share of these that takes less than a minute.
-LIGHT_SHARE := tests/test_light.py $(addprefix tests/,cli utils structures classical report)
+LIGHT_SHARE := tests/test_light.py $(addprefix tests/,cli utils structures classical report runtime)
 # Processes that run tests, of one thread each.
 JOBS ?= 2
 PARALLEL_PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile

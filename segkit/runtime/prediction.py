@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segkit.formats import coco, png
+from segkit.report.legend import add_legend
 from segkit.report.overlay import ALPHA
 from segkit.runtime import conversion, drawing
 from segkit.runtime.segments import PredictedSegment
@@ -188,7 +189,7 @@ class Prediction:
         drawable = self._drawable
         pixels = drawing.draw(self.image, drawable, self.categories, names=names, scores=scores, alpha=alpha)
         if legend:
-            pixels = drawing.add_legend(pixels, drawing.list_legend(drawable, self.categories))
+            pixels = add_legend(pixels, drawing.list_legend(drawable, self.categories))
         return Image.fromarray(pixels)
 
     def _repr_png_(self) -> bytes:
