@@ -13,6 +13,7 @@ OPTIONAL = (
     "skimage",  # the extra `classical`
     *("llvmlite", "msgspec", "numba", "ultrafast_pycocotools", "zlib_ng"),  # the extra `fast`
     *("onnx", "onnxruntime", "onnxscript"),  # the extra `export`
+    "av",  # the extra `video`
     *("importlinter", "mypy", "pre_commit", "ruff"),
 )
 
