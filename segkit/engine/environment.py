@@ -39,6 +39,7 @@ EXTRA_USES = {
     "fast": "without it metrics are several times slower, with equal results",
     "test": "only the tests and checks of segkit need it",
     "train": "only training, evaluation and prediction with a model need it",
+    "video": "only videos need it",
 }
 
 
