@@ -1,4 +1,4 @@
-"""`segkit predict`: images in, overlays and COCO files out."""
+"""`segkit predict`: images and videos in, overlays, COCO's and VIPSeg's files out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input",
         nargs="+",
         required=True,
-        help="images, folders or patterns; JSONs name images relative to the folder that all share",
+        help="images, videos, folders of images or patterns; JSONs name images relative to the folder that all share",
     )
     parser.add_argument(
         "--output", required=True, type=Path, metavar="DIR", help="folder to write to, without inputs in it"
@@ -37,10 +37,15 @@ def run(args: argparse.Namespace) -> None:
     from segkit.engine.inference.folder import PNG_FOLDERS, predict
     from segkit.engine.inference.image_inputs import check_apart, find_images, find_root
     from segkit.engine.inference.model import SegmentationModel
+    from segkit.engine.inference.videos import predict_videos
     from segkit.engine.setup import read_config
+    from segkit.runtime.video import check_video_extra, is_video
 
     images = find_images(args.input, args.output)
     check_apart(images, args.output, PNG_FOLDERS)
+    videos, images = [path for path in images if is_video(path)], [path for path in images if not is_video(path)]
+    if videos:
+        check_video_extra()
     for folder in (args.output, *(args.output / name for name in PNG_FOLDERS)):
         check_output_folder(folder)
     cfg = read_config(args.config_file, args.opts, train=False)
@@ -48,10 +53,14 @@ def run(args: argparse.Namespace) -> None:
     drawing = {**arguments.get_drawing_options(args), "scores": args.scores}
     unreadable: list[DatasetError] = []
     model, root = SegmentationModel(cfg), find_root(args.input)
-    for path in predict(model, images, args.output, drawing, root, unreadable.append):
+    written = predict(model, images, args.output, drawing, root, unreadable.append) if images else []
+    written += predict_videos(model, videos, args.output, drawing, unreadable.append) if videos else []
+    for path in dict.fromkeys(written):
         print(path)
     for error in unreadable:
         print(make_printable(error), file=sys.stderr)
     if unreadable:
-        problem = f"{len(unreadable)} of {len(images)} images cannot be read and have no prediction"
+        kinds, count = "images and videos" if videos else "images", len(images) + len(videos)
+        have = "have no prediction, or none from where they break off" if videos else "have no prediction"
+        problem = f"{len(unreadable)} of {count} {kinds} cannot be read and {have}"
         raise DatasetError(problem, remedy="see the lines above")

@@ -46,6 +46,7 @@ def draw_panoptic(
     categories: CategorySet,
     *,
     colors: Mapping[int, Color] | None = None,
+    segment_colors: Mapping[int, Color] | None = None,
     names: bool = True,
     scores: bool = True,
     alpha: float = ALPHA,
@@ -61,6 +62,7 @@ def draw_panoptic(
         segmentation: Segmentation of (H, W) pixels; its segments have the dataset's category ids.
         categories: Names and colours of the classes.
         colors: category_id -> RGB; by default, and for classes that it lacks, `choose_colors` of the segmentation.
+        segment_colors: segment_id -> RGB, in place of the colours of these segments.
         names: Whether to write the classes where `place_labels` says, on images of at least 200 pixels width.
         scores: Whether to write the scores of predicted things after their classes.
         alpha: Weight of the colours, 0..1.
@@ -76,7 +78,7 @@ def draw_panoptic(
     _check(image, alpha)
     if ids.shape != image.shape[:2]:
         raise ValueError(f"segment_ids must have the image's shape {image.shape[:2]}, got {ids.shape}")
-    layers = _build_panoptic_layers(segmentation, categories, colors, scores)
+    layers = _build_panoptic_layers(segmentation, categories, colors, segment_colors or {}, scores)
     canvas = image.copy()
     if hatch_void:
         _darken(canvas, ids == VOID)
@@ -142,7 +144,11 @@ def _check(image: NDArray[np.uint8], alpha: float) -> None:
 
 
 def _build_panoptic_layers(
-    segmentation: PanopticSegmentation, categories: CategorySet, colors: Mapping[int, Color] | None, scores: bool
+    segmentation: PanopticSegmentation,
+    categories: CategorySet,
+    colors: Mapping[int, Color] | None,
+    segment_colors: Mapping[int, Color],
+    scores: bool,
 ) -> _Layers:
     extents = segmentation.runs.extents()
     boxes = {segment_id: extent.bbox_xywh for segment_id, extent in extents.items()}
@@ -165,6 +171,7 @@ def _build_panoptic_layers(
         name = shown_names[segment.category_id]
         texts = (f"{name} (crowd)", name) if segment.iscrowd else _list_texts(name, segment.score if scores else None)
         color = instance_colors.get(index, class_colors[segment.category_id])
+        color = segment_colors.get(segment.segment_id, color)
         labels.append(Label(texts, color, segment.isthing, window))
     number_of = {s.segment_id: number for number, s in enumerate(segments, 1)}
     run_numbers = np.array([number_of.get(i, 0) for i in boxes], dtype=np.int32)

@@ -187,6 +187,20 @@ def choose_instance_colors(base: Color, windows: Sequence[tuple[slice, slice]], 
     return [shades[i] for i in chosen]
 
 
+def choose_nth_color(base: Color, index: int, all_hues: bool = False) -> Color:
+    """Choose the colour of one instance of a class without the others, for a video in which it keeps its colour.
+
+    Args:
+        base: RGB of the class.
+        index: Of the instance in its class, from 0, which has the colour of the class.
+        all_hues: As `choose_instance_colors` takes it.
+
+    Returns:
+        RGB.
+    """
+    return (_list_hues if all_hues else _list_shades)(base, index + 1)[index]
+
+
 def _list_shades(base: Color, count: int) -> list[Color]:
     """The colour itself, then similar ones, mirrored into 0..255."""
     ordinals = np.arange(count)[:, None]

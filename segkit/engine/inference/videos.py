@@ -1,0 +1,62 @@
+"""Videos for `segkit predict`: overlays as videos, and one submission in VIPSeg's format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segkit.engine.inference.model import SegmentationModel
+from segkit.formats import coco, vipseg
+from segkit.runtime.prediction import OVERLAYS
+from segkit.runtime.video_prediction import predict_video
+from segkit.structures import PanopticSegmentation
+from segkit.utils.errors import DatasetError
+from segkit.utils.progress import track
+
+
+def predict_videos(
+    model: SegmentationModel,
+    videos: Sequence[str | Path],
+    output: str | Path,
+    drawing: Mapping[str, Any] | None = None,
+    on_broken: Callable[[DatasetError], object] | None = None,
+) -> list[Path]:
+    """Predict videos and write overlays/*.mp4, pan_pred/<video>/*.png and pred.json (VIPSeg's format) below `output`.
+
+    An object has one id in all frames of its video, see `segkit.runtime.tracking.SegmentTracker`.
+
+    Args:
+        model: a model with a panoptic output.
+        videos: video files; their stems are the ids, longer names where two are equal.
+        output: folder to write to.
+        drawing: keyword arguments of `draw_panoptic`: alpha, names, scores.
+        on_broken: takes the error of a video that cannot be read or breaks off, and the others go on; None raises it.
+
+    Returns:
+        The files and folders that were written.
+
+    Raises:
+        ConfigError: the model has no panoptic output, or PyAV is not installed.
+        DatasetError: a video cannot be read, see `on_broken`, or an output cannot be written.
+    """
+
+    def segment(frame: np.ndarray) -> PanopticSegmentation:
+        panoptic = model(frame, outputs=("panoptic",)).panoptic
+        assert panoptic is not None  # the model raises ConfigError if it has no panoptic output
+        return panoptic
+
+    output, names = Path(output), coco.choose_png_names(enumerate(map(str, videos)))
+    with vipseg.VideoWriter(output, model.categories) as writer:
+        for number, path in enumerate(track([*videos], "predicting videos")):
+            video_id = Path(names[number]).stem
+            overlay = output / OVERLAYS / f"{video_id}.mp4"
+            try:
+                predict_video(path, segment, writer, video_id, overlay, drawing=drawing, on_broken=on_broken)
+            except DatasetError as error:
+                if on_broken is None:
+                    raise
+                on_broken(error)
+    return [output / name for name in (OVERLAYS, vipseg.PRED_JSON, vipseg.PRED_FOLDER)]
