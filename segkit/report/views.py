@@ -165,8 +165,9 @@ def read_view(
     (height, width), (new_height, new_width) = image.size_hw, pixels.shape[:2]
     rows, columns = np.arange(new_height) * height // new_height, np.arange(new_width) * width // new_width
     shown = PanopticSegmentation(segmentation.segment_ids[rows[:, None], columns], segmentation.segments)
-    options = {"names": names, "hatch_void": reader.marks_void}
-    overlay = draw_panoptic(pixels, shown, reader.categories, colors=colors, alpha=alpha, **options)
+    overlay = draw_panoptic(
+        pixels, shown, reader.categories, colors=colors, alpha=alpha, names=names, hatch_void=reader.marks_void
+    )
     legend = build_legend(segmentation.segments, height * width, reader.categories, colors, reader.marks_void)
     return View(str(image.image_id), pixels, overlay, legend)
 

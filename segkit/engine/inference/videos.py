@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from segkit.runtime.video_prediction import predict_video
 from segkit.structures import PanopticSegmentation
 from segkit.utils.errors import DatasetError
 from segkit.utils.progress import track
+
+PANOPTIC: tuple[Literal["panoptic"]] = ("panoptic",)
 
 
 def predict_videos(
@@ -44,7 +46,7 @@ def predict_videos(
     """
 
     def segment(frame: np.ndarray) -> PanopticSegmentation:
-        panoptic = model(frame, outputs=("panoptic",)).panoptic
+        panoptic = model(frame, outputs=PANOPTIC).panoptic
         assert panoptic is not None  # the model raises ConfigError if it has no panoptic output
         return panoptic
 
