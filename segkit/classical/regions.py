@@ -65,7 +65,7 @@ class Felzenszwalb(ClassicalMethod):
 
     is_partition = True
     needs_scikit_image = True
-    grid = {"blur_px": (0.5, 1.0), "scale": (100.0, 200.0, 400.0, 800.0), "min_area_px": (50, 100, 200)}
+    grid = {"blur_px": (0.0, 0.5, 1.0), "scale": (100.0, 200.0, 400.0, 800.0), "min_area_px": (50, 100, 200, 400)}
     scale: float = 100.0
 
     def __post_init__(self) -> None:
