@@ -17,16 +17,16 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from segkit.utils.errors import ConfigError
 
 LEVEL = "res5"  # Detectron2's name of the last stage
-STRIDE = 8  # the last two stages are dilated
-NETWORKS = ("resnet50", "resnet101")
-CHANNELS = 2048
+MOBILENET = "mobilenet_v3_large"
+# name -> stride and channels of the last level
+NETWORKS = {"resnet50": (8, 2048), "resnet101": (8, 2048), MOBILENET: (16, 960)}
 
 
 class TorchvisionDilatedBackbone(Backbone):
-    """A torchvision ResNet whose last two stages are dilated instead of strided.
+    """A torchvision ResNet whose last two stages are dilated instead of strided, or a MobileNetV3 with the last one so.
 
     Args:
-        name: resnet50 or resnet101.
+        name: resnet50, resnet101 or mobilenet_v3_large.
 
     Raises:
         ConfigError: another name.
@@ -37,10 +37,17 @@ class TorchvisionDilatedBackbone(Backbone):
         if name not in NETWORKS:
             problem = f"expected one of {', '.join(NETWORKS)}, got {name}"
             raise ConfigError(problem, where="MODEL.RESNETS.DEPTH", remedy="set it to 50 or 101")
-        network = torchvision.models.get_model(name, weights=None, replace_stride_with_dilation=[False, True, True])
-        self.body = IntermediateLayerGetter(network, {"layer4": LEVEL})
+        if name == MOBILENET:
+            network = torchvision.models.get_model(name, weights=None, dilated=True).features
+            last = str(len(network) - 1)
+        else:
+            dilated = [False, True, True]
+            network = torchvision.models.get_model(name, weights=None, replace_stride_with_dilation=dilated)
+            last = "layer4"
+        self.body = IntermediateLayerGetter(network, {last: LEVEL})
         self._out_features = [LEVEL]
-        self._out_feature_strides, self._out_feature_channels = {LEVEL: STRIDE}, {LEVEL: CHANNELS}
+        stride, channels = NETWORKS[name]
+        self._out_feature_strides, self._out_feature_channels = {LEVEL: stride}, {LEVEL: channels}
 
     @property
     def size_divisibility(self) -> int:
@@ -54,7 +61,7 @@ class TorchvisionDilatedBackbone(Backbone):
             x: (B, 3, H, W) float.
 
         Returns:
-            "res5" -> (B, 2048, H / 8, W / 8).
+            "res5" -> (B, C, H / stride, W / stride).
         """
         return dict(self.body(x))
 
@@ -65,28 +72,38 @@ def build_torchvision_dilated_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> 
     return TorchvisionDilatedBackbone(f"resnet{cfg.MODEL.RESNETS.DEPTH}")
 
 
+@BACKBONE_REGISTRY.register()
+def build_torchvision_mobilenet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TorchvisionDilatedBackbone:
+    """Build MobileNetV3 (large), dilated."""
+    return TorchvisionDilatedBackbone(MOBILENET)
+
+
 @SEM_SEG_HEADS_REGISTRY.register()
 class TorchvisionDeepLabV3Head(nn.Module):
     """The DeepLabHead of torchvision as a semantic head of Detectron2.
 
     Args:
         in_channels: channels of the feature map.
+        stride: pixels of the image for each of its cells.
         num_classes: channels of the output.
         ignore_value: label of pixels without a class.
         loss_weight: factor of the cross entropy.
     """
 
     @configurable
-    def __init__(self, *, in_channels: int, num_classes: int, ignore_value: int, loss_weight: float) -> None:
+    def __init__(
+        self, *, in_channels: int, stride: int, num_classes: int, ignore_value: int, loss_weight: float
+    ) -> None:
         super().__init__()
         self.classifier = DeepLabHead(in_channels, num_classes)
-        self.common_stride, self.ignore_value, self.loss_weight = STRIDE, ignore_value, loss_weight
+        self.common_stride, self.ignore_value, self.loss_weight = stride, ignore_value, loss_weight
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         """The arguments of the constructor for a config."""
         return {
             "in_channels": input_shape[LEVEL].channels,
+            "stride": input_shape[LEVEL].stride,
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
             "loss_weight": cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
@@ -117,7 +134,7 @@ class TorchvisionDeepLabV3Head(nn.Module):
         logits = self.layers(features)
         if self.training:
             return None, self.losses(logits, targets)
-        return functional.interpolate(logits, scale_factor=STRIDE, mode="bilinear", align_corners=False), {}
+        return functional.interpolate(logits, scale_factor=self.common_stride, mode="bilinear", align_corners=False), {}
 
     def losses(self, predictions: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         """Compute the cross entropy.
