@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from segkit.structures.rle import encode_crops
+
 
 @dataclass(frozen=True)
 class InstanceMasks:
@@ -125,7 +127,7 @@ class InstanceMasks:
         Returns:
             Compressed COCO RLE `{"size": [H, W], "counts": str}` of each mask.
         """
-        return [crop_to_rle(c, xy, self.size_hw) for c, xy in zip(self.crops, self.corners_xy.tolist(), strict=True)]
+        return encode_crops(self.crops, self.corners_xy.tolist(), self.size_hw)
 
 
 class InstanceColumns(NamedTuple):
