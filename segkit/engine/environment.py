@@ -35,7 +35,7 @@ EXTRA_USES = {
     "bench": "only the benchmarks need it",
     "classical": "only segmentation without training needs it",
     "cluster": "only jobs that Python sends to Slurm need it",
-    "export": "only the export to ONNX needs it",
+    "onnx": "only models as ONNX files need it",
     "fast": "without it metrics are several times slower, with equal results",
     "test": "only the tests and checks of segkit need it",
     "train": "only training, evaluation and prediction with a model need it",

@@ -9,17 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from segkit.fusion import HeuristicFusion
-
-# Bits of what is wrong with the inputs of an image, and their messages.
-NAN_INSTANCES, NAN_LOGITS, STUFF_RANGE, NEGATIVE_CLASS, NO_CHANNEL, NO_THINGS = (2**i for i in range(6))
-INPUT_ERRORS = {
-    NAN_INSTANCES: "boxes and scores must be finite, mask_probs in [0, 1], got others: did the training diverge?",
-    NAN_LOGITS: "logits must be finite, got NaN or infinity: did the training diverge?",
-    STUFF_RANGE: "stuff_map must be in 0..stuff_count, got an id outside",
-    NEGATIVE_CLASS: "class_ids of instances must not be negative, got a negative id",
-    NO_THINGS: "the semantic map has no channel of things, but there are instances",
-    NO_CHANNEL: "the semantic map has no channel for the class of an instance, nor one for all things",
-}
+from segkit.structures.segment_table import NAN_INSTANCES, NEGATIVE_CLASS
 
 
 class Detections(NamedTuple):

@@ -11,11 +11,11 @@ from detectron2.structures import Instances
 
 from segkit.fusion import FusionMethod
 from segkit.fusion.semantic_argmax import argmax_upsampled
-from segkit.modeling.postprocessing.detections import INPUT_ERRORS, NAN_INSTANCES, NAN_LOGITS
 from segkit.modeling.postprocessing.panoptic import runs_on_tensors
 from segkit.modeling.postprocessing.paste import paste_crops
 from segkit.modeling.postprocessing.resampling import Sizes, find_nan_logits, resize_logits
 from segkit.structures import InstanceMasks, SemanticScores
+from segkit.structures.segment_table import INPUT_ERRORS, NAN_INSTANCES, NAN_LOGITS
 from segkit.utils.compiled import COMPILED
 
 

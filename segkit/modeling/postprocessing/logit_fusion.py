@@ -14,10 +14,11 @@ from torch import nn
 from segkit.fusion.efficientps import EfficientPSFusion
 from segkit.fusion.pixel_argmax import MIN_PROB
 from segkit.fusion.upsnet import UPSNetFusion
-from segkit.modeling.postprocessing.detections import NO_CHANNEL, Detections, select_candidate_rows
+from segkit.modeling.postprocessing.detections import Detections, select_candidate_rows
 from segkit.modeling.postprocessing.paste import paste_each
 from segkit.modeling.postprocessing.resampling import argmax_selected
 from segkit.structures import NO_THING, THING_CHANNEL
+from segkit.structures.segment_table import NO_CHANNEL
 
 WORD_BITS = 63  # bits of an int64 that are used
 
@@ -155,7 +156,7 @@ class _PixelArgmax:
             covers.add(rank, mask & is_selected[:, None, None])
             selected.append(is_selected)
             inside = self.in_rows[:, rank, :, None] & self.in_columns[:, rank, None, :] & is_selected[:, None, None]
-            class_logits = self.logits[torch.arange(len(probs), device=probs.device), self.channel[:, rank]]
+            class_logits = self.logits[torch.arange(probs.shape[0], device=probs.device), self.channel[:, rank]]
             probs = probs.clamp(float(MIN_PROB), float(1 - MIN_PROB))
             values = compute_value(class_logits, (probs / (1 - probs)).log(), probs)
             higher = inside & (values > self.values)

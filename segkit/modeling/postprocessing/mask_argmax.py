@@ -48,7 +48,7 @@ def _find_dropped(
     """(B, H, W) bool: pixels of instances that won fewer pixels than a share of their own ones, (B, N)."""
     won_px = count_labels(owners, own_px.shape[1] + stuff_count + 1)[:, : own_px.shape[1]]
     dropped = (own_px > 0) & (won_px.double() / own_px.double() < overlap_threshold)
-    dropped = torch.cat([dropped, dropped.new_zeros((len(dropped), stuff_count + 1))], dim=1)
+    dropped = torch.cat([dropped, dropped.new_zeros((dropped.shape[0], stuff_count + 1))], dim=1)
     return dropped.gather(1, owners.flatten(1).long()).reshape(owners.shape)
 
 

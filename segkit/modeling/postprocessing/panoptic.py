@@ -13,8 +13,6 @@ from segkit.fusion.efficientps import EfficientPSFusion
 from segkit.fusion.mask_argmax import MaskArgmaxFusion
 from segkit.fusion.upsnet import UPSNetFusion
 from segkit.modeling.postprocessing.detections import (
-    NAN_LOGITS,
-    NO_THINGS,
     Detections,
     build_class_thresholds,
     find_input_errors,
@@ -27,6 +25,7 @@ from segkit.modeling.postprocessing.logit_fusion import SemanticChannels, fuse_e
 from segkit.modeling.postprocessing.mask_argmax import fuse_mask_argmax
 from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors, build_fused_tensors
 from segkit.modeling.postprocessing.resampling import Sizes, argmax_resized, find_nan_logits, resize_logits
+from segkit.structures.segment_table import NAN_LOGITS, NO_THINGS
 from segkit.utils.errors import ConfigError
 
 LOGIT_FUSIONS: dict[type[FusionMethod], Callable[..., tuple[torch.Tensor, torch.Tensor | int]]] = {

@@ -8,10 +8,9 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
-from segkit.modeling.postprocessing.detections import INPUT_ERRORS, Detections
-from segkit.structures import VOID, PanopticSegmentation, Segment
-
-COLUMNS = ("segment_id", "isthing", "category_id", "score", "instance_id", "area_px")
+from segkit.modeling.postprocessing.detections import Detections
+from segkit.structures import PanopticSegmentation, Segment
+from segkit.structures.segment_table import read_segments
 
 
 class FusedTensors(NamedTuple):
@@ -19,7 +18,7 @@ class FusedTensors(NamedTuple):
 
     Attributes:
         ids: (H, W) int32 segment ids, 0 = void.
-        table: (N + S + 1, 6) float64, see `COLUMNS`: the N instances by falling score, stuff 1..S, and a row whose
+        table: (N + S + 1, 6) float64, see `COLUMNS` of segment_table: the N instances by falling score, stuff 1..S, and a row whose
             first number is the sum of the keys of `INPUT_ERRORS` that apply. segment_id is 0 without a segment.
             category_id is contiguous. instance_id counts the valid rows, -1 for stuff.
     """
@@ -63,7 +62,7 @@ def build_fused_tensors(
     stuff_px = areas_px[:, total + 1 :]
     placed_stuff = stuff_px.double() >= stuff_area_limit_px
     placed_stuff = placed_stuff & ((stuff_px > 0) if isinstance(stuff, int) else stuff)
-    is_segment = torch.cat([placed, placed.new_zeros((len(placed), 1)), placed_stuff], dim=1)  # no owner is between
+    is_segment = torch.cat([placed, placed.new_zeros((placed.shape[0], 1)), placed_stuff], dim=1)  # no owner is between
     segment_ids = is_segment.long().cumsum(1) * is_segment
     ids = segment_ids.gather(1, owners.flatten(1).long()).reshape(owners.shape).int()
     stuff_ids = torch.arange(1, count + 1, device=errors.device).expand_as(stuff_px)
@@ -103,7 +102,7 @@ def to_panoptic(fused: Sequence[FusedTensors]) -> list[PanopticSegmentation]:
     parts = torch.cat(packed).cpu().split([part.numel() for part in packed]) if packed else ()
     segmentations = []
     for image, table, ids in zip(fused, parts[: len(fused)], parts[len(fused) :], strict=True):
-        segments = _read_segments(table.view(torch.float64).reshape(image.table.shape))
+        segments = _read_table(table.view(torch.float64).reshape(image.table.shape))
         segmentations.append(PanopticSegmentation(ids.reshape(image.ids.shape).numpy(), segments))
     return segmentations
 
@@ -113,17 +112,9 @@ def to_segments(fused: Sequence[FusedTensors]) -> list[tuple[Segment, ...]]:
     rows = [len(image.table) for image in fused]
     if not rows:
         return []
-    return [_read_segments(table) for table in torch.cat([image.table for image in fused]).cpu().split(rows)]
+    return [_read_table(table) for table in torch.cat([image.table for image in fused]).cpu().split(rows)]
 
 
-def _read_segments(table: torch.Tensor) -> tuple[Segment, ...]:
+def _read_table(table: torch.Tensor) -> tuple[Segment, ...]:
     *rows, (errors, *_) = table.tolist()
-    for bit, message in INPUT_ERRORS.items():
-        if int(errors) & bit:
-            raise ValueError(message)
-    segments = []
-    for segment_id, isthing, category_id, score, instance_id, area_px in rows:
-        thing_fields = {"score": score, "instance_id": int(instance_id)} if isthing else {}
-        if segment_id != VOID:
-            segments.append(Segment(int(segment_id), int(category_id), bool(isthing), int(area_px), **thing_fields))
-    return tuple(segments)
+    return read_segments(rows, int(errors))

@@ -53,23 +53,41 @@ def paste_each(
     Yields:
         Each row; its probabilities, (B, H, W) float32; its mask, (B, H, W) bool; the pixels of the mask, (B,) int64.
     """
-    x0, y0, x1, y1 = detections.boxes_xyxy.float().unbind(2)
-    xs, ys = _compute_sampling_axis(x0, x1, size_hw[1]), _compute_sampling_axis(y0, y1, size_hw[0])
+    xs, ys = compute_sampling_axes(detections.boxes_xyxy, size_hw)
     total = xs.shape[1]
     for start in range(0, total, ROWS_PER_STEP):
         rows = slice(start, min(start + ROWS_PER_STEP, total))
-        probs = _paste_probs(detections.mask_probs[:, rows], xs[:, rows], ys[:, rows])
+        probs = paste_probs(detections.mask_probs[:, rows], xs[:, rows], ys[:, rows])
         masks = probs >= threshold
         areas_px = masks.sum((2, 3))
         for step, row in enumerate(range(rows.start, rows.stop)):
             yield row, probs[:, step], masks[:, step], areas_px[:, step]
 
 
-def _paste_probs(mask_probs: torch.Tensor, xs: torch.Tensor, ys: torch.Tensor) -> torch.Tensor:
+def compute_sampling_axes(boxes_xyxy: torch.Tensor, size_hw: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute where each pixel of an image samples the masks, for `paste_probs`.
+
+    Args:
+        boxes_xyxy: (B, N, 4), pixels of the images.
+        size_hw: (height, width) of the images.
+
+    Returns:
+        (B, N, W) and (B, N, H) float32.
+    """
+    x0, y0, x1, y1 = boxes_xyxy.float().unbind(2)
+    return _compute_sampling_axis(x0, x1, size_hw[1]), _compute_sampling_axis(y0, y1, size_hw[0])
+
+
+def paste_probs(mask_probs: torch.Tensor, xs: torch.Tensor, ys: torch.Tensor) -> torch.Tensor:
     """Spread masks over their boxes with F.grid_sample(align_corners=False), as `paste_masks_in_image` does.
 
-    mask_probs: (B, k, m, m') float. xs: (B, k, W), ys: (B, k, H), from `_compute_sampling_axis`.
-    Returns (B, k, H, W) float32 probabilities, 0 outside the boxes.
+    Args:
+        mask_probs: (B, k, m, m') float.
+        xs: (B, k, W), of `compute_sampling_axes`.
+        ys: (B, k, H), of `compute_sampling_axes`.
+
+    Returns:
+        (B, k, H, W) float32 probabilities, 0 outside the boxes.
     """
     batch, count, height, width = *ys.shape, xs.shape[2]
     shape = (batch, count, height, width)

@@ -60,7 +60,7 @@ def argmax_selected(
         (B, H, W) values and (B, H, W) int64 channels, the first of equal ones; -infinity and 0 without channels.
     """
     height, width = logits.shape[2:] if sizes is None else sizes.size_hw
-    values = logits.new_full((len(logits), height, width), -torch.inf)
+    values = logits.new_full((logits.shape[0], height, width), -torch.inf)
     channels = torch.zeros_like(values, dtype=torch.int64)
     for start in range(0, selected.shape[0], CHANNELS_PER_STEP):
         part = selected[start : start + CHANNELS_PER_STEP]

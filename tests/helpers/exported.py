@@ -1,0 +1,55 @@
+"""Small models with chosen numbers of objects, as `segkit.engine.export` takes them, and their ONNX files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.modeling import build_model
+
+from segkit.engine.export.graphs import Graph
+from segkit.engine.export.onnx_file import export_onnx
+from segkit.modeling import register_models
+from segkit.runtime.onnx_graph import OnnxGraph
+from segkit.structures import CategorySet
+from tests.helpers.small_models import SEMANTIC, THINGS, small_config
+
+CATEGORIES = CategorySet.from_coco(
+    [{"id": number, "name": f"class {number}", "isthing": int(number <= THINGS)} for number in range(1, THINGS + SEMANTIC)],
+    "categories",
+)
+
+
+class Source:
+    """A model with random weights in the place of a loaded one."""
+
+    def __init__(self, cfg: Any, categories: CategorySet = CATEGORIES) -> None:
+        register_models()
+        torch.manual_seed(3)
+        self.cfg, self.categories, self.model = cfg, categories, build_model(cfg).eval()
+        self.space = categories.build_semantic_space(cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS)
+        with torch.no_grad():
+            for name, weight in self.model.named_parameters():
+                if any(part in name for part in ("cls_score.weight", "bbox_pred", "mask_head.predictor")):
+                    weight.add_(torch.randn_like(weight) * (0.02 if "bbox_pred" in name else 0.3))
+                if "sem_seg_head.predictor" in name:
+                    weight.add_(torch.randn_like(weight))
+
+
+def detector_config(arch: str, **values: Any) -> Any:
+    """Few proposals and no normalization, because the time of an export grows with the number of operators."""
+    few = {"MODEL__RESNETS__NORM": "", "MODEL__FPN__NORM": "", "MODEL__SEM_SEG_HEAD__NORM": ""}
+    few |= {"MODEL__RPN__PRE_NMS_TOPK_TEST": 60, "MODEL__RPN__POST_NMS_TOPK_TEST": 60}
+    return small_config(arch, **few, **values)
+
+
+def export(source: Source, path: Path, **options: Any) -> tuple[Graph, OnnxGraph]:
+    """Export a model and load the file."""
+    return export_onnx(source, path, **options), OnnxGraph(path, threads=1)
+
+
+def build_images(count: int, size_hw: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """(B, 3, h, w) uint8."""
+    return np.random.default_rng(seed).integers(0, 256, (count, 3, *size_hw), dtype=np.uint8)
