@@ -48,7 +48,9 @@ class OnnxGraph:
             self.session = runtime.InferenceSession(str(path), options, providers or ["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has its own errors, without a common class
             cause = " ".join(str(error).split())[:160]
-            raise CheckpointError(f"onnxruntime cannot load it ({cause})", where=path, remedy="export it again") from error
+            raise CheckpointError(
+                f"onnxruntime cannot load it ({cause})", where=path, remedy="export it again"
+            ) from error
         self.metadata = _read_metadata(self.session, path)
         self.tasks: list[str] = self.metadata["tasks"]
         self.categories = CategorySet.from_coco(self.metadata["categories"], path)
@@ -80,10 +82,10 @@ def _import_runtime() -> Any:
 def _read_metadata(session: Any, path: str | Path) -> dict[str, Any]:
     text = session.get_modelmeta().custom_metadata_map.get(METADATA)
     try:
-        metadata = json.loads(text or "{}")
+        metadata: dict[str, Any] = json.loads(text or "{}")
     except ValueError:
         metadata = {}
-    version = metadata.get("version") if isinstance(metadata, dict) else None
+    version = metadata.get("version")
     if version != FORMAT_VERSION:
         problem = f"expected a file of `segkit export onnx`, version {FORMAT_VERSION}, got version {version}"
         raise CheckpointError(problem, where=path, remedy="export the model again")

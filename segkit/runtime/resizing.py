@@ -22,7 +22,9 @@ def resize_short_side(pixels: NDArray[np.uint8], min_size: int, max_size: int) -
         return pixels
     height, width = compute_size((pixels.shape[0], pixels.shape[1]), min_size, max_size)
     if pixels.shape[2] == len("RGB"):
-        return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize((width, height), Image.Resampling.BILINEAR))
+        return np.asarray(
+            Image.fromarray(np.ascontiguousarray(pixels)).resize((width, height), Image.Resampling.BILINEAR)
+        )
     bands = (Image.fromarray(np.ascontiguousarray(pixels[..., band])) for band in range(pixels.shape[2]))
     return np.stack([np.asarray(band.resize((width, height), Image.Resampling.BILINEAR)) for band in bands], axis=-1)
 

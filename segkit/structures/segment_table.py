@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from segkit.structures.id_runs import VOID
 from segkit.structures.panoptic import Segment
@@ -40,7 +41,7 @@ def read_segments(rows: Iterable[Sequence[float]], errors: int) -> tuple[Segment
     segments = []
     for segment_id, isthing, category_id, score, instance_id, area_px in rows:
         row = None if instance_id < 0 else int(instance_id)
-        thing_fields = {"score": score, "instance_id": row} if isthing else {}
         if segment_id != VOID:
-            segments.append(Segment(int(segment_id), int(category_id), bool(isthing), int(area_px), **thing_fields))
+            segment = Segment(int(segment_id), int(category_id), bool(isthing), int(area_px))
+            segments.append(replace(segment, score=score, instance_id=row) if isthing else segment)
     return tuple(segments)

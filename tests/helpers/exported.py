@@ -17,7 +17,10 @@ from segkit.structures import CategorySet
 from tests.helpers.small_models import SEMANTIC, THINGS, small_config
 
 CATEGORIES = CategorySet.from_coco(
-    [{"id": number, "name": f"class {number}", "isthing": int(number <= THINGS)} for number in range(1, THINGS + SEMANTIC)],
+    [
+        {"id": number, "name": f"class {number}", "isthing": int(number <= THINGS)}
+        for number in range(1, THINGS + SEMANTIC)
+    ],
     "categories",
 )
 
@@ -28,6 +31,7 @@ class Source:
     def __init__(self, cfg: Any, categories: CategorySet = CATEGORIES) -> None:
         register_models()
         torch.manual_seed(3)
+        cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS = "one"
         self.cfg, self.categories, self.model = cfg, categories, build_model(cfg).eval()
         self.space = categories.build_semantic_space(cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS)
         with torch.no_grad():
@@ -53,3 +57,11 @@ def export(source: Source, path: Path, **options: Any) -> tuple[Graph, OnnxGraph
 def build_images(count: int, size_hw: tuple[int, int], seed: int = 0) -> np.ndarray:
     """(B, 3, h, w) uint8."""
     return np.random.default_rng(seed).integers(0, 256, (count, 3, *size_hw), dtype=np.uint8)
+
+
+def unet_config(**values: Any) -> Any:
+    """A semantic network of a few operators."""
+    tiny = {"MODEL__BACKBONE__NAME": "build_unet_backbone", "MODEL__UNET__CHANNELS": 4, "MODEL__UNET__DEPTH": 1}
+    tiny |= {"MODEL__SEM_SEG_HEAD__NAME": "UNetHead", "MODEL__SEM_SEG_HEAD__IN_FEATURES": ["enc1", "enc2"]}
+    tiny |= {"MODEL__SEM_SEG_HEAD__COMMON_STRIDE": 1, "MODEL__SEM_SEG_HEAD__NORM": ""}
+    return small_config("SemanticSegmentor", **tiny, **values)

@@ -21,6 +21,7 @@ from segkit.modeling.postprocessing.resampling import Sizes, resize_logits
 from segkit.modeling.semantic_heads.build import compute_coarse_logits
 from segkit.structures.graph_outputs import INSTANCES, PANOPTIC, SEMANTIC
 from segkit.structures.segment_table import read_segments
+from segkit.utils.errors import ConfigError
 
 ROUNDING = 1e-3  # of probabilities, and of logits as a share of the largest: more than two runtimes differ by
 MAX_BOX_PX, MAX_SCORE = 0.1, 1e-3  # largest difference of equal boxes and scores
@@ -45,7 +46,9 @@ class Check:
     passed: bool
 
 
-def check_graph(source: Any, graph: Graph, run: Run, images: Sequence[str | Path] = ()) -> Iterator[Check]:
+def check_graph(
+    source: Any, graph: Graph, run: Run, images: Sequence[str | Path] = (), fixed_size: tuple[int, int] | None = None
+) -> Iterator[Check]:
     """Compare an exported file with the model.
 
     Args:
@@ -54,16 +57,21 @@ def check_graph(source: Any, graph: Graph, run: Run, images: Sequence[str | Path
         run: runs the file: (B, C, h, w) uint8 images, (H, W) of the results -> the outputs by name.
         images: image files; without any, generated images of two sizes that were not used for the export, in batches
             of 1 and 3.
+        fixed_size: (h, w) of all images, if the file takes no other.
 
     Yields:
         A comparison for each image.
     """
-    for title, batch, size_hw in _read_batches(source, images) if images else _generate_batches(graph):
+    for title, batch, size_hw in (
+        _read_batches(source, images, fixed_size) if images else _generate_batches(graph, fixed_size)
+    ):
         started = time.perf_counter()
         results = run(batch, size_hw)
         ran = time.perf_counter()
         expected = _run_model(graph, batch, size_hw)
-        seconds = f"{(ran - started) / len(batch):.2f} s exported, {(time.perf_counter() - ran) / len(batch):.2f} s torch"
+        seconds = (
+            f"{(ran - started) / len(batch):.2f} s exported, {(time.perf_counter() - ran) / len(batch):.2f} s torch"
+        )
         ties = _find_ties(graph, batch, size_hw)
         for row, (output, tied) in enumerate(zip(expected, ties, strict=True)):
             own = {name: values[row] for name, values in results.items()}
@@ -76,10 +84,13 @@ def check_graph(source: Any, graph: Graph, run: Run, images: Sequence[str | Path
             yield Check(f"{name} ({size_hw[0]} x {size_hw[1]}, {seconds})", tuple(lines), passed)
 
 
-def _generate_batches(graph: Graph) -> Iterator[tuple[str, NDArray[np.uint8], tuple[int, int]]]:
+def _generate_batches(
+    graph: Graph, fixed_size: tuple[int, int] | None
+) -> Iterator[tuple[str, NDArray[np.uint8], tuple[int, int]]]:
     random = np.random.default_rng(SEED)
     channels = graph.model.pixel_mean.shape[0]
-    for (height, width), size_hw, count in GENERATED:
+    for free_size, size_hw, count in GENERATED:
+        height, width = fixed_size or free_size
         coarse = torch.from_numpy(random.random((count, channels, 5, 7), dtype=np.float32))
         blobs = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear").numpy()
         noise = random.random(blobs.shape, dtype=np.float32)
@@ -87,14 +98,21 @@ def _generate_batches(graph: Graph) -> Iterator[tuple[str, NDArray[np.uint8], tu
 
 
 def _read_batches(
-    source: Any, images: Sequence[str | Path]
+    source: Any, images: Sequence[str | Path], fixed_size: tuple[int, int] | None
 ) -> Iterator[tuple[str, NDArray[np.uint8], tuple[int, int]]]:
     for path in images:
         pixels = source.read(path)
         resized = source.resize(pixels)
+        if fixed_size and resized.shape[:2] != fixed_size:
+            got, wanted = (" x ".join(map(str, size)) for size in (resized.shape[:2], fixed_size))
+            raise ConfigError(f"it is {got} pixels after the resizing, but the file takes {wanted}", where=path)
         if source.cfg.INPUT.FORMAT == "BGR":
             resized = resized[..., ::-1]
-        yield Path(path).name, np.ascontiguousarray(resized.transpose(2, 0, 1))[None], (pixels.shape[0], pixels.shape[1])
+        yield (
+            Path(path).name,
+            np.ascontiguousarray(resized.transpose(2, 0, 1))[None],
+            (pixels.shape[0], pixels.shape[1]),
+        )
 
 
 @torch.no_grad()
@@ -144,7 +162,9 @@ def _compare_panoptic(own: dict[str, Any], output: Any, ties: NDArray[np.bool_])
         renamed[segment_id] = np.bincount(inside).argmax() if inside.size else 0
     different = renamed[ids] != own_ids
     wrong = sum(
-        given.get(int(renamed[segment_id])) != classes for segment_id, classes in expected.items() if renamed[segment_id]
+        given.get(int(renamed[segment_id])) != classes
+        for segment_id, classes in expected.items()
+        if renamed[segment_id]
     )
     text, passed = _describe_pixels(different, ties)
     return f"{len(given)} of {len(expected)} segments, {wrong} of another class; {text}", passed and not wrong

@@ -9,7 +9,12 @@ import torch
 from detectron2.layers import ROIAlign
 from detectron2.modeling import GeneralizedRCNN, PanopticFPN, SemanticSegmentor
 from detectron2.modeling.proposal_generator import RPN
-from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNOutputLayers, MaskRCNNConvUpsampleHead, StandardROIHeads
+from detectron2.modeling.roi_heads import (
+    CascadeROIHeads,
+    FastRCNNOutputLayers,
+    MaskRCNNConvUpsampleHead,
+    StandardROIHeads,
+)
 from torch import nn
 from torch.nn import functional as F
 

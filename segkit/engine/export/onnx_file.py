@@ -53,7 +53,11 @@ def export_onnx(
 
     graph = build_graph(source, tasks)
     program = export_program(graph, fixed_size, source.cfg.MODEL.META_ARCHITECTURE)
-    options = {"opset_version": OPSET, "output_names": graph.output_names, "custom_translation_table": TRANSLATIONS}
+    options: dict[str, Any] = {
+        "opset_version": OPSET,
+        "output_names": graph.output_names,
+        "custom_translation_table": TRANSLATIONS,
+    }
     with _named_errors(source.cfg.MODEL.META_ARCHITECTURE):
         onnx_program = torch.onnx.export(program, dynamo=True, verbose=False, **options)
     assert onnx_program is not None
@@ -97,7 +101,10 @@ def export_program(graph: Graph, fixed_size: tuple[int, int] | None, name: str) 
     Raises:
         ConfigError: torch cannot export a part of it, or it works for one size only.
     """
-    side = [max(-(-EXAMPLE_SIDE // step), cells) * step for step, cells in zip(graph.multiple_hw, EXAMPLE_CELLS, strict=True)]
+    side = [
+        max(-(-EXAMPLE_SIDE // step), cells) * step
+        for step, cells in zip(graph.multiple_hw, EXAMPLE_CELLS, strict=True)
+    ]
     channels = graph.model.pixel_mean.shape[0]
     device = graph.model.pixel_mean.device
     images = torch.zeros((EXAMPLE_BATCH, channels, *(fixed_size or side)), dtype=torch.uint8, device=device)
@@ -189,7 +196,10 @@ def _take_output_size(model: Any) -> None:
     size = ir.Value(name="output_size", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([2]))
     for node, _ in [*canvas.uses()]:
         assert node.op_type == "Shape", node.op_type
-        ends = [node.attributes[name].as_int() if name in node.attributes else value for name, value in (("start", 0), ("end", 2))]
+        ends = [
+            node.attributes[name].as_int() if name in node.attributes else value
+            for name, value in (("start", 0), ("end", 2))
+        ]
         constants = [ir.node("Constant", [], {"value_ints": [end]}) for end in ends]
         part = ir.node("Slice", [size, *(constant.outputs[0] for constant in constants)])
         node.graph.insert_before(node, [*constants, part])

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from onnxscript import opset18 as op
+from onnxscript import opset18
 
 from segkit.engine.export import operators
 
+op: Any = opset18  # its types are narrower than what it takes
 NO_LIMIT = 2**62  # NonMaxSuppression selects no box without a number
 
 

@@ -18,9 +18,10 @@ class FusedTensors(NamedTuple):
 
     Attributes:
         ids: (H, W) int32 segment ids, 0 = void.
-        table: (N + S + 1, 6) float64, see `COLUMNS` of segment_table: the N instances by falling score, stuff 1..S, and a row whose
-            first number is the sum of the keys of `INPUT_ERRORS` that apply. segment_id is 0 without a segment.
-            category_id is contiguous. instance_id counts the valid rows, -1 for stuff.
+        table: (N + S + 1, 6) float64, see `COLUMNS` in segkit/structures/segment_table.py: the N instances by falling
+            score, stuff 1..S, and a row whose first number is the sum of the keys of `INPUT_ERRORS` that apply.
+            segment_id is 0 without a segment. category_id is contiguous. instance_id counts the valid rows, -1 for
+            stuff.
     """
 
     ids: torch.Tensor

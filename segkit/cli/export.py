@@ -1,0 +1,83 @@
+"""`segkit export`: a trained model as an ONNX file, a program of torch.export, or a bundle."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from segkit.cli import arguments
+from segkit.structures.graph_outputs import OUTPUTS
+from segkit.utils.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the subcommands."""
+    commands: dict[str, arguments.Command] = {
+        "onnx": ("write one ONNX graph with fusion inside, and compare it with the model", _add_onnx, _export_onnx),
+    }
+    arguments.add_commands(parser, commands)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the chosen subcommand."""
+    return arguments.run_command(args)
+
+
+def _add_model(parser: argparse.ArgumentParser, suffix: str) -> None:
+    arguments.add_config_file(parser, "config that the weights were trained with", required=True)
+    arguments.add_weights(parser)
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help=f"file to write, *{suffix}")
+    arguments.add_plugins(parser)
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config KEY VALUE pairs, last")
+
+
+def _add_onnx(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tasks", nargs="+", choices=[*OUTPUTS], help="what the graph gives (default: all of the model)"
+    )
+    size = "height and width of all images, for runtimes that need it (default: any)"
+    parser.add_argument("--fixed-size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help=size)
+    check = "compare the results on these images (default: on generated ones of two sizes)"
+    parser.add_argument("--check", nargs="+", default=[], metavar="IMAGE", help=check)
+    parser.add_argument("--no-check", action="store_true", help="do not compare")
+    _add_model(parser, ".onnx")
+
+
+def _load_source(args: argparse.Namespace, suffix: str) -> Any:
+    if args.output.suffix != suffix:
+        raise ConfigError(f"expected a name that ends in {suffix}", where=args.output)
+    arguments.check_output(args.output, [Path(args.weights)] if args.weights else [])
+    arguments.load_plugins(args)
+    from segkit.engine.export.source import ExportSource
+
+    return ExportSource(args.config_file, args.weights, args.opts)
+
+
+def _export_onnx(args: argparse.Namespace) -> int:
+    fixed_size = None if args.fixed_size is None else (args.fixed_size[0], args.fixed_size[1])
+    if fixed_size and min(fixed_size) < 1:
+        raise ConfigError(f"expected a height and a width in pixels, got {fixed_size}", where="--fixed-size")
+    from segkit.engine.export.onnx_file import export_onnx, require_packages
+
+    require_packages()
+    source = _load_source(args, ".onnx")
+    graph = export_onnx(source, args.output, tasks=args.tasks, fixed_size=fixed_size)
+    print(args.output)
+    from segkit.engine.export.operators_on_cpu import describe_operators
+    from segkit.runtime.onnx_graph import OnnxGraph
+
+    print("\n".join(describe_operators(args.output)))
+    return 0 if args.no_check else _print_checks(source, graph, OnnxGraph(args.output).run, args.check, fixed_size)
+
+
+def _print_checks(source: Any, graph: Any, run: Any, images: list[str], fixed_size: tuple[int, int] | None) -> int:
+    """Print each comparison; 1 if a result differs by more than rounding."""
+    from segkit.engine.export.check import check_graph
+
+    failed = 0
+    for check in check_graph(source, graph, run, images, fixed_size):
+        print(check.title, *check.lines, sep="\n  ")
+        failed += not check.passed
+    print(f"{failed} images differ by more than rounding" if failed else "equal to the model, but for rounding")
+    return 1 if failed else 0

@@ -1,0 +1,112 @@
+"""Detectors and panoptic models as ONNX files: chosen numbers of objects, sizes and batches that were not exported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers.exported import Source, build_images, detector_config, export
+
+pytest.importorskip("onnxscript", reason="pip install 'segkit[onnx]'")
+pytest.importorskip("onnxruntime", reason="pip install 'segkit[onnx]'")
+
+from segkit.engine.export.check import check_graph
+from segkit.engine.export.graphs import Graph, choose_tasks
+from segkit.engine.export.operators_on_cpu import describe_operators
+from segkit.structures.segment_table import read_segments
+from segkit.utils.errors import ConfigError
+
+SIZES = [(96, 128), (70, 101)]
+STANDARD, CASCADE = "StandardROIHeads", "CascadeROIHeads"
+
+
+def build_graph(arch: str, roi_heads: str = STANDARD, **values: Any) -> tuple[Source, Graph]:
+    source = Source(detector_config(arch, roi_heads=roi_heads, **values))
+    return source, Graph(source.model, choose_tasks(source.model, None), swap_channels=True, channels=6).eval()
+
+
+def run_eagerly(graph: Graph) -> Any:
+    @torch.no_grad()
+    def run(images: np.ndarray, size_hw: tuple[int, int]) -> dict[str, np.ndarray]:
+        results = graph(torch.from_numpy(images), torch.zeros(size_hw))
+        return {name: value.numpy() for name, value in zip(graph.output_names, results, strict=True)}
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arch", "roi_heads"),
+    [("PanopticRCNN", STANDARD), pytest.param("PanopticFPN", CASCADE, marks=pytest.mark.slow)],
+)
+def test_the_graph_in_torch_equals_the_model(arch: str, roi_heads: str) -> None:
+    source, graph = build_graph(arch, roi_heads)
+    checks = [*check_graph(source, graph, run_eagerly(graph))]
+    assert [check.passed for check in checks] == [True] * 4
+    assert all("0 of" in line for check in checks for line in check.lines if line.startswith("semantic"))
+
+
+def test_parts_that_cannot_be_exported_are_named() -> None:
+    cases = {"MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIPool", "MODEL.MASK_ON": False, "TEST.DETECTIONS_PER_IMAGE": -1}
+    for key, value in cases.items():
+        with pytest.raises(ConfigError, match=key.split(".")[-1].replace("POOLER_TYPE", "POOLER_TYPE")):
+            build_graph("GeneralizedRCNN", **{key.replace(".", "__"): value})
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A panoptic model with all outputs: the model, its graph, the loaded file and its path."""
+    path = tmp_path_factory.mktemp("onnx") / "panoptic.onnx"
+    source = Source(detector_config("PanopticRCNN"))
+    return source, *export(source, path), path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size_hw", SIZES)
+@pytest.mark.parametrize("count", [1, 3])
+def test_all_outputs_equal_those_of_the_model(exported: Any, size_hw: tuple[int, int], count: int) -> None:
+    _, graph, file, _ = exported
+    images, output_hw = build_images(count, size_hw, seed=count), (size_hw[0] + 11, size_hw[1] - 7)
+    results, expected = file.run(images, output_hw), run_eagerly(graph)(images, output_hw)
+    assert (results["classes"] >= 0).sum(1).tolist() == [100] * count  # as many as there may be
+    np.testing.assert_array_equal(results["classes"], expected["classes"])
+    for name, tolerance in {"boxes": 1e-2, "scores": 1e-4, "masks": 1e-3}.items():
+        np.testing.assert_allclose(results[name], expected[name], atol=tolerance)
+    for name in ("segment_ids", "semantic_ids"):
+        assert (results[name] != expected[name]).mean() < 1e-3
+    assert not results["errors"].any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objects", [0, 1, 2])
+def test_few_objects(exported: Any, objects: int) -> None:
+    """Of the noise that makes 100 objects, pictures with so few are those of which the scores of all others are lost.
+
+    The file has its score thresholds inside, so a graph of the same weights with a higher one is exported for each.
+    """
+    source, _, file, path = exported
+    images = build_images(1, SIZES[0])
+    scores = np.sort(file.run(images, SIZES[0])["scores"][0])[::-1]
+    threshold = 1.0 if objects == 0 else float(scores[objects - 1] + scores[objects]) / 2
+    predictor = source.model.roi_heads.box_predictor
+    before, predictor.test_score_thresh = predictor.test_score_thresh, threshold
+    try:
+        few = path.with_name(f"{objects}.onnx")
+        graph, fewer = export(source, few)
+        for count in (1, 3):
+            results = fewer.run(np.repeat(images, count, axis=0), SIZES[0])
+            assert (results["classes"] >= 0).sum(1).tolist() == [objects] * count
+            expected = run_eagerly(graph)(images, SIZES[0])
+            np.testing.assert_array_equal(results["segment_ids"][-1], expected["segment_ids"][0])
+            segments = read_segments(results["segments"][0].tolist(), int(results["errors"][0]))
+            assert sum(segment.isthing for segment in segments) <= objects
+    finally:
+        predictor.test_score_thresh = before
+
+
+@pytest.mark.slow
+def test_operators_that_stay_on_the_cpu_are_listed(exported: Any) -> None:
+    lines = describe_operators(exported[3])
+    assert [line.split()[2].rstrip(":") for line in lines] == ["NonMaxSuppression", "NonZero", "RoiAlign", "Loop"]
