@@ -22,6 +22,7 @@ from segkit.utils.files import replacing
 OPSET = 18  # above, torch converts grid_sample outside of loops alone; RoiAlign needs 16
 EXAMPLE_BATCH, EXAMPLE_CELLS = 2, (3, 4)  # at least 2 of everything: torch takes a size of 1 for a constant
 EXAMPLE_SIDE, EXAMPLE_CANVAS = 96, (120, 150)  # pixels; sizes that no other part of the graph has
+OLDEST_TORCH = 2, 11
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INSTALL = "pip install 'segkit[onnx]'"
 OPERATOR = re.compile(r"target=(?:torch\.ops\.)?([\w.:]+)")
@@ -156,15 +157,18 @@ def describe_source(source: Any, graph: Graph) -> dict[str, Any]:
 
 
 def require_packages() -> None:
-    """Check that the packages of the extra `onnx` are installed.
+    """Check that the packages of the extra `onnx` are installed, and that torch can export.
 
     Raises:
-        ConfigError: one is missing.
+        ConfigError: one is missing, or torch is too old.
     """
     from importlib.util import find_spec
 
     if missing := [package for package in PACKAGES if find_spec(package) is None]:
         raise ConfigError(f"needs the extra 'onnx' ({', '.join(missing)} not installed)", remedy=INSTALL)
+    if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        raise ConfigError(f"needs torch {oldest}, got {torch.__version__}", remedy="update torch")
 
 
 @contextmanager
