@@ -25,8 +25,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_model(parser: argparse.ArgumentParser, suffix: str) -> None:
-    arguments.add_config_file(parser, "config that the weights were trained with", required=True)
-    arguments.add_weights(parser)
+    model = "weights, the folder of a run, or the config of a run"
+    parser.add_argument("model", metavar="MODEL", help=model)
+    arguments.add_config_file(parser, "config that the weights were trained with (default: beside them)")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help=f"file to write, *{suffix}")
     arguments.add_plugins(parser)
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config KEY VALUE pairs, last")
@@ -47,11 +48,11 @@ def _add_onnx(parser: argparse.ArgumentParser) -> None:
 def _load_source(args: argparse.Namespace, suffix: str) -> Any:
     if args.output.suffix != suffix:
         raise ConfigError(f"expected a name that ends in {suffix}", where=args.output)
-    arguments.check_output(args.output, [Path(args.weights)] if args.weights else [])
+    arguments.check_output(args.output, [Path(args.model)])
     arguments.load_plugins(args)
-    from segkit.engine.export.source import ExportSource
+    from segkit.engine.export.source import load_source
 
-    return ExportSource(args.config_file, args.weights, args.opts)
+    return load_source(args.model, args.config_file, args.opts)
 
 
 def _export_onnx(args: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from segkit.modeling.postprocessing.detections import scale_boxes
 from segkit.modeling.postprocessing.paste import paste_each
 from segkit.modeling.postprocessing.resampling import Sizes, resize_logits
 from segkit.modeling.semantic_heads.build import compute_coarse_logits
+from segkit.runtime.resizing import resize_short_side
 from segkit.structures.graph_outputs import INSTANCES, PANOPTIC, SEMANTIC
 from segkit.structures.segment_table import read_segments
 from segkit.utils.errors import ConfigError
@@ -52,7 +53,7 @@ def check_graph(
     """Compare an exported file with the model.
 
     Args:
-        source: the loaded model, see `export_onnx`; its `read` and `resize` too if there are images.
+        source: the loaded model, see `export_onnx`; its `input` too if there are images.
         graph: that was exported.
         run: runs the file: (B, C, h, w) uint8 images, (H, W) of the results -> the outputs by name.
         images: image files; without any, generated images of two sizes that were not used for the export, in batches
@@ -101,8 +102,8 @@ def _read_batches(
     source: Any, images: Sequence[str | Path], fixed_size: tuple[int, int] | None
 ) -> Iterator[tuple[str, NDArray[np.uint8], tuple[int, int]]]:
     for path in images:
-        pixels = source.read(path)
-        resized = source.resize(pixels)
+        pixels = source.input.read(path)
+        resized = resize_short_side(pixels, source.cfg.INPUT.MIN_SIZE_TEST, source.cfg.INPUT.MAX_SIZE_TEST)
         if fixed_size and resized.shape[:2] != fixed_size:
             got, wanted = (" x ".join(map(str, size)) for size in (resized.shape[:2], fixed_size))
             raise ConfigError(f"it is {got} pixels after the resizing, but the file takes {wanted}", where=path)

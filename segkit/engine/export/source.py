@@ -5,46 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from segkit.engine.predictor import Predictor
+from segkit.engine.inference.loading import find_model
+from segkit.engine.inference.model import SegmentationModel
 from segkit.engine.setup import read_config
 
+# The weights in their own layout on the CPU, where nothing is compiled.
+PLAIN = ("MODEL.DEVICE", "cpu", "TEST.INFERENCE.COMPILE", "False", "TEST.INFERENCE.CHANNELS_LAST", "False")
 
-class ExportSource:
-    """A loaded model on the CPU, in the form in which it is exported.
+
+def load_source(
+    source: str | Path, config_file: str | Path | None = None, options: Sequence[str] = ()
+) -> SegmentationModel:
+    """Load a model as it can be exported.
 
     Args:
-        config_file: YAML file, or the name of a recipe.
-        weights: file of weights; "": those beside the config, or of the config.
+        source: weights, the folder of a run, or a config, see `segkit.load`.
+        config_file: YAML file, or the name of a recipe; None: that beside the weights.
         options: KEY VALUE pairs of the config.
 
-    Attributes:
-        model: the network, in evaluation mode.
-        cfg: the config with the class counts of the weights.
-        categories: the classes, with their ids in the dataset.
-        space: the channels of the semantic head.
+    Returns:
+        The model, on the CPU.
 
     Raises:
-        CheckpointError: the weights do not belong to the model.
-        ConfigError: the config cannot be read, or the classes are not known.
+        CheckpointError: there are no weights, or they do not belong to the model.
+        ConfigError: there is no config, or it cannot be read.
     """
-
-    def __init__(self, config_file: str, weights: str = "", options: Sequence[str] = ()) -> None:
-        fixed = ["MODEL.DEVICE", "cpu", "TEST.INFERENCE.COMPILE", "False", "TEST.INFERENCE.CHANNELS_LAST", "False"]
-        cfg = read_config(config_file, [*options, *fixed], train=False)
-        cfg.MODEL.WEIGHTS = weights or cfg.MODEL.WEIGHTS
-        self._predictor = Predictor(cfg)
-        self.model, self.cfg = self._predictor.model, self._predictor.cfg
-        self.categories, self.space = self._predictor.categories, self._predictor.space
-
-    def read(self, path: str | Path) -> np.ndarray:
-        """Read an image as the model reads it: (H, W, C) uint8 in INPUT.FORMAT."""
-        return self._predictor.read(path)
-
-    def resize(self, pixels: np.ndarray) -> np.ndarray:
-        """Resize an image of `read` as before the network."""
-        if not self.cfg.INPUT.MIN_SIZE_TEST:
-            return pixels
-        resized: np.ndarray = self._predictor.resize.get_transform(pixels).apply_image(pixels)
-        return resized
+    weights, config = find_model(source, config_file)
+    chosen = [*options, *PLAIN, *(["MODEL.WEIGHTS", weights] if weights else [])]
+    return SegmentationModel(read_config(config, chosen, train=False))

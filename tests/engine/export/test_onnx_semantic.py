@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.helpers.exported import Source, build_images, export, unet_config
 
 pytest.importorskip("onnxscript", reason="pip install 'segkit[onnx]'")
 pytest.importorskip("onnxruntime", reason="pip install 'segkit[onnx]'")
 
+from segkit.data.augmentations.resize import SafeResize
 from segkit.engine.export.check import check_graph
 from segkit.engine.export.graphs import choose_tasks
 from segkit.runtime.onnx_graph import OnnxGraph
+from segkit.runtime.onnx_model import OnnxModel
+from segkit.runtime.resizing import resize_short_side
 from segkit.utils.errors import CheckpointError, ConfigError
 
 
@@ -97,3 +101,32 @@ def test_files_that_are_none_of_ours(exported: Any, tmp_path: Path) -> None:
     for path, message in ((damaged, "cannot load"), (foreign, "segkit export onnx"), (tmp_path / "no.onnx", "no such")):
         with pytest.raises(CheckpointError, match=message):
             OnnxGraph(path)
+
+
+@pytest.mark.parametrize("size_hw", [(40, 60), (200, 31), (3, 2000), (64, 64)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_images_are_resized_as_before_the_network(size_hw: tuple[int, int], channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size_hw, channels), dtype=np.uint8)
+    expected = SafeResize([48, 48], 80).get_transform(pixels).apply_image(pixels)
+    np.testing.assert_array_equal(resize_short_side(pixels, 48, 80), expected.reshape(*expected.shape[:2], channels))
+    assert resize_short_side(pixels, 0, 80) is pixels
+
+
+def test_a_file_predicts_images_as_the_model_does(exported: Any, tmp_path: Path) -> None:
+    source = exported[0]
+    pixels = build_images(1, (50, 70))[0].transpose(1, 2, 0)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    model = OnnxModel(exported[3], threads=1)
+    from_file, from_array = model(tmp_path / "image.png"), model(pixels[..., ::-1], color_order="BGR")
+    resize = SafeResize([source.cfg.INPUT.MIN_SIZE_TEST] * 2, source.cfg.INPUT.MAX_SIZE_TEST)
+    resized = np.ascontiguousarray(resize.get_transform(pixels).apply_image(pixels)[..., ::-1].transpose(2, 0, 1))
+    with torch.no_grad():
+        expected = source.model([{"image": torch.from_numpy(resized), "height": 50, "width": 70}])[0]["sem_seg"].argmax(
+            0
+        )
+    for prediction in (from_file, from_array):
+        assert prediction.semantic is not None
+        assert (prediction.semantic != expected.numpy()).mean() < 0.01
+    assert from_file.file_name.endswith("image.png")
+    assert from_file.class_names == source.space.names
+    assert np.asarray(from_file.plot()).shape == (50, 70, 3)
