@@ -98,5 +98,5 @@ def _build_panoptic(results: dict[str, NDArray[Any]], categories: CategorySet) -
 
 def _build_instances(results: dict[str, NDArray[Any]], size_hw: tuple[int, int]) -> InstanceMasks:
     rows = results["classes"] >= 0
-    fields = (results[name][rows] for name in ("masks", "boxes", "scores"))
-    return paste_masks(*fields, results["classes"][rows].astype(np.int64), size_hw)
+    masks, boxes, scores = (results[name][rows] for name in ("masks", "boxes", "scores"))
+    return paste_masks(masks, boxes, scores, results["classes"][rows].astype(np.int64), size_hw)

@@ -15,9 +15,9 @@ from segkit.classical.components import remove_small
 from segkit.classical.regions import split_touching
 from segkit.config import with_segkit_keys
 from segkit.modeling.lazy_dict import LazyDict
-from segkit.modeling.postprocessing.detections import INPUT_ERRORS, NAN_LOGITS
 from segkit.modeling.postprocessing.map_outputs import Meaning, build_map_outputs, build_segments
 from segkit.structures.architecture_spec import PANOPTIC, SEMANTIC_HEAD, ArchitectureSpec, register_architecture
+from segkit.structures.segment_table import INPUT_ERRORS, NAN_LOGITS
 from segkit.utils.errors import ConfigError
 from segkit.utils.options import check_numbers
 
