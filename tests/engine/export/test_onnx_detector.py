@@ -37,9 +37,10 @@ def run_eagerly(graph: Graph) -> Any:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "roi_heads"),
-    [("PanopticRCNN", STANDARD), pytest.param("PanopticFPN", CASCADE, marks=pytest.mark.slow)],
+    [("PanopticRCNN", STANDARD), ("PanopticFPN", CASCADE)],
 )
 def test_the_graph_in_torch_equals_the_model(arch: str, roi_heads: str) -> None:
     source, graph = build_graph(arch, roi_heads)
@@ -51,7 +52,7 @@ def test_the_graph_in_torch_equals_the_model(arch: str, roi_heads: str) -> None:
 def test_parts_that_cannot_be_exported_are_named() -> None:
     cases = {"MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIPool", "MODEL.MASK_ON": False, "TEST.DETECTIONS_PER_IMAGE": -1}
     for key, value in cases.items():
-        with pytest.raises(ConfigError, match=key.split(".")[-1].replace("POOLER_TYPE", "POOLER_TYPE")):
+        with pytest.raises(ConfigError, match=key.split(".")[-1]):
             build_graph("GeneralizedRCNN", **{key.replace(".", "__"): value})
 
 
