@@ -33,7 +33,14 @@ CHOICES = 6  # colours among which an instance takes the one that differs most f
 
 
 def is_background(category: Category) -> bool:
-    """Whether a class means "nothing is here": stuff of one of `BACKGROUND_NAMES`, which is not coloured."""
+    """Say whether a class means "nothing is here": stuff of one of `BACKGROUND_NAMES`, which is not coloured.
+
+    Args:
+        category: The class.
+
+    Returns:
+        True for background.
+    """
     return not category.isthing and category.name.strip().casefold() in BACKGROUND_NAMES
 
 
