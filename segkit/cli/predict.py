@@ -25,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", required=True, type=Path, metavar="DIR", help="folder to write to, without inputs in it"
     )
+    arguments.add_number(parser, "--batch-size", 1, "images of one size that the network takes at once")
+    parser.add_argument("--overwrite", action="store_true", help="replace the results of another run in the folder")
     arguments.add_plugins(parser)
     arguments.add_drawing_options(parser)
     parser.add_argument("--no-scores", dest="scores", action="store_false", help="write no scores into overlays")
@@ -53,7 +55,8 @@ def run(args: argparse.Namespace) -> None:
     drawing = {**arguments.get_drawing_options(args), "scores": args.scores}
     unreadable: list[DatasetError] = []
     model, root = SegmentationModel(cfg), find_root(args.input)
-    written = predict(model, images, args.output, drawing, root, unreadable.append) if images else []
+    options = {"batch_size": args.batch_size, "overwrite": args.overwrite}
+    written = predict(model, images, args.output, drawing, root, unreadable.append, **options) if images else []
     written += predict_videos(model, videos, args.output, drawing, unreadable.append) if videos else []
     for path in dict.fromkeys(written):
         print(path)

@@ -1,12 +1,19 @@
-"""`segkit predict`: images in, overlays and COCO files out. The dataset is not needed."""
+"""`segkit predict`: images in, overlays and COCO files out. The dataset is not needed.
+
+Images are read ahead and written behind by threads, while the network computes.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
+import time
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from itertools import count
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +23,17 @@ from segkit.engine.inference.image_inputs import find_root
 from segkit.engine.inference.model import SegmentationModel
 from segkit.formats import coco, png
 from segkit.runtime.prediction import LABELS, OVERLAYS, PANOPTIC, Prediction
+from segkit.runtime.records import PANOPTIC_JSON, PredictionRecords
 from segkit.structures import compute_areas_px
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import dump_json
-from segkit.utils.progress import track
+from segkit.utils.progress import progress_bar
 
 PNG_FOLDERS = (OVERLAYS, PANOPTIC, LABELS)
+READERS = WRITERS = 2  # threads
+BLOCK_BYTES = 1 << 20
+
+log = logging.getLogger(__name__)
 
 
 def predict(
@@ -31,111 +43,203 @@ def predict(
     drawing: Mapping[str, Any] | None = None,
     root: str | Path | None = None,
     on_unreadable: Callable[[DatasetError], object] | None = None,
+    *,
+    batch_size: int = 1,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Predict images and write the results below `output`.
 
     Writes overlays/*.png, and what the model gives: instances.json (COCO, RLE, with scores); panoptic.json and
     panoptic/*.png; or, for a model with a semantic output only, labels/*.png and labels/classes.json. The image ids are
-    1..N in the order of `images`. The `images` tables of the JSONs map them to file names. PNGs have the stem of their
-    image, and its id if several images have the same stem, on systems without upper and lower case too.
+    1..N in the order of `images`. The `images` tables of the JSONs map them to file names. PNGs have the path of their
+    image below `root`, see `choose_output_names`.
+
+    Each image has a line in records.jsonl when its files are complete. If the process is ended, the same call goes on
+    with the others. Memory does not grow with the number of images, but by some bytes for each.
 
     Args:
         model: the model.
         images: image files.
         output: folder to write to.
-        drawing: keyword arguments of `draw_panoptic` and `draw_instances`: alpha, names, scores.
+        drawing: keyword arguments of `Prediction.plot`: alpha, names, scores.
         root: folder to which the file names in the JSONs are relative; None for the one that all images share.
         on_unreadable: takes the error of an image that cannot be read, and the others go on; None raises it. The error
             of an only image is always raised.
+        batch_size: images that the network takes at once, see `SegmentationModel`.
+        overwrite: results of another run in the folder are replaced.
 
     Returns:
         The files and folders that were written.
 
     Raises:
         ConfigError: the model gives neither a panoptic map nor masks nor semantic classes.
-        DatasetError: an image cannot be read, see `on_unreadable`, or none; an output cannot be written.
+        DatasetError: an image cannot be read, see `on_unreadable`, or none; an output cannot be written, or the folder
+            has results of another run.
     """
-    paths = [Path(image) for image in images]
-    root = root or find_root(map(str, paths))
-    results = _Results(model, Path(output), drawing or {})
-    for image_id, (path, png_name) in enumerate(
-        track([*zip(paths, _output_names(paths), strict=True)], "predicting"), 1
-    ):
-        try:
-            prediction = model(path)
-        except DatasetError as error:
-            if on_unreadable is None or len(images) == 1:
-                raise
-            on_unreadable(error)
-            continue
-        file_name = Path(os.path.relpath(path, root)).as_posix()
-        entry = {
-            "id": image_id,
-            "file_name": file_name,
-            "height": prediction.size_hw[0],
-            "width": prediction.size_hw[1],
-        }
-        results.add(entry, prediction, png_name)
-    if not results.entries:
-        raise DatasetError(f"expected images that can be read, got none among {len(images)}", where=root)
-    return results.write_tables()
+    paths, root = [Path(image) for image in images], Path(root or find_root(map(str, images)))
+    file_names = [Path(os.path.relpath(path, root)).as_posix() for path in paths]
+    run = _describe_run(model, paths, drawing or {})
+    records = PredictionRecords(output, run, len(paths), overwrite=overwrite)
+    if len(records):
+        log.info("%d of %d images are done already", len(records), len(paths))
+    job = _Job(model, paths, file_names, Path(output), drawing or {})
+    try:
+        job.run(records, batch_size, on_unreadable)
+        if not len(records):
+            raise DatasetError(f"expected images that can be read, got none among {len(paths)}", where=root)
+        tables = records.write_tables(model.categories)
+    finally:
+        records.close()
+    written = [Path(output, OVERLAYS), *tables]
+    if Path(output, PANOPTIC_JSON) in tables:
+        written.append(Path(output, PANOPTIC))
+    elif not tables:
+        dump_json(Path(output, LABELS, "classes.json"), [*model.space.names])
+        written.append(Path(output, LABELS))
+    return written
 
 
-class _Results:
-    """The results of `predict`: those of an image are drawn and written at once, the JSONs at the end."""
+def choose_output_names(file_names: Sequence[str]) -> list[str]:
+    """Choose the name of the PNG of each image: its path with the suffix .png, so that no two are one file anywhere.
 
-    def __init__(self, model: SegmentationModel, output: Path, drawing: Mapping[str, Any]) -> None:
-        self.model, self.output, self.drawing = model, output, drawing
-        self.entries: list[dict[str, Any]] = []
-        self.tables: dict[str, list[dict[str, Any]]] = {}
-        self.gives_classes_alone = False
+    Args:
+        file_names: paths relative to a folder; parts that lead out of it are written as "_".
 
-    def add(self, entry: dict[str, Any], prediction: Prediction, png_name: str) -> None:
-        """Write the PNGs of an image and keep its entries."""
-        self.entries.append(entry)
-        content = prediction.to_coco(entry["id"])
+    Returns:
+        The names. If images differ in suffix, case or form of accents alone, later ones get a number.
+    """
+    taken: set[str] = set()
+    names = []
+    for file_name in file_names:
+        pure = Path(file_name)
+        stem = "/".join(["_" if part in ("..", "/", pure.anchor) else part for part in pure.parent.parts] + [pure.stem])
+        candidates = (f"{stem}{f'_{number}' if number > 1 else ''}.png" for number in count(1))
+        name = next(name for name in candidates if _normalize(name) not in taken)
+        taken.add(_normalize(name))
+        names.append(name)
+    return names
+
+
+class _Job:
+    """Predicts the images that have no record."""
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        paths: Sequence[Path],
+        file_names: Sequence[str],
+        output: Path,
+        drawing: Mapping[str, Any],
+    ) -> None:
+        self.model, self.paths, self.file_names, self.output, self.drawing = model, paths, file_names, output, drawing
+        self.png_names = choose_output_names(file_names)
+        self.seconds = {"reading": 0.0, "network": 0.0, "writing": 0.0}
+
+    def run(
+        self,
+        records: PredictionRecords,
+        batch_size: int,
+        on_unreadable: Callable[[DatasetError], object] | None,
+    ) -> None:
+        positions = [position for position in range(len(self.paths)) if position not in records]
+        pending: deque[tuple[int, Future[dict[str, Any]]]] = deque()
+        with (
+            ThreadPoolExecutor(READERS) as readers,
+            ThreadPoolExecutor(WRITERS) as writers,
+            progress_bar("predicting") as show,
+        ):
+            readable = self._read(readers, positions, 2 * batch_size, on_unreadable)
+            while batch := [*islice(readable, batch_size)]:
+                started = time.perf_counter()
+                files, pixels = [self.file_names[position] for position, _ in batch], [image for _, image in batch]
+                predictions = self.model.predict_pixels(files, pixels)
+                self.seconds["network"] += time.perf_counter() - started
+                for (position, _), prediction in zip(batch, predictions, strict=True):
+                    pending.append((position, writers.submit(self._write, position, prediction)))
+                while len(pending) > 2 * batch_size:
+                    self._finish(records, *pending.popleft())
+                show(len(records), len(self.paths))
+            while pending:
+                self._finish(records, *pending.popleft())
+        total = sum(self.seconds.values()) or 1.0
+        shares = ", ".join(f"{stage} {share / total:.0%}" for stage, share in self.seconds.items())
+        log.info("share of the time, waiting for threads included: %s", shares)
+
+    def _read(
+        self,
+        readers: ThreadPoolExecutor,
+        positions: Sequence[int],
+        ahead: int,
+        on_unreadable: Callable[[DatasetError], object] | None,
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """The pixels of the images that can be read; `ahead` images are read before they are asked for."""
+        waiting = iter(positions)
+        started: deque[tuple[int, Future[np.ndarray]]] = deque()
+
+        def start(number: int) -> None:
+            for position in islice(waiting, number):
+                started.append((position, readers.submit(self.model.input.read, self.paths[position])))
+
+        start(ahead)
+        while started:
+            position, future = started.popleft()
+            start(1)
+            before = time.perf_counter()
+            try:
+                pixels = future.result()
+            except DatasetError as error:
+                if on_unreadable is None or len(self.paths) == 1:
+                    for _, other in started:
+                        other.cancel()
+                    raise
+                on_unreadable(error)
+                continue
+            finally:
+                self.seconds["reading"] += time.perf_counter() - before
+            yield position, pixels
+
+    def _finish(self, records: PredictionRecords, position: int, future: Future[dict[str, Any]]) -> None:
+        before = time.perf_counter()
+        records.add(position, future.result())
+        self.seconds["writing"] += time.perf_counter() - before
+
+    def _write(self, position: int, prediction: Prediction) -> dict[str, Any]:
+        """Write the PNGs of an image; its record."""
+        content, png_name = prediction.to_coco(position + 1), self.png_names[position]
+        record = {"image": content["image"]}
         if "instances" in content:
-            self.tables.setdefault("instances", []).extend(content["instances"])
+            areas_px = compute_areas_px(result["segmentation"] for result in content["instances"])
+            columns = zip(content["instances"], areas_px, strict=True)
+            record["instances"] = [{"iscrowd": 0, "area": float(area_px), **result} for result, area_px in columns]
         if prediction.panoptic is not None:
             coco.write_png(self.output / PANOPTIC / png_name, prediction.panoptic.segment_ids)
-            self.tables.setdefault(PANOPTIC, []).append({**content["panoptic"], "file_name": png_name})
+            record["panoptic"] = {**content["panoptic"], "file_name": png_name}
         elif prediction.instances is None and prediction.semantic is not None:
-            self.gives_classes_alone = True
             png.write_labels(self.output / LABELS / png_name, prediction.semantic)
         png.write(self.output / OVERLAYS / png_name, np.asarray(prediction.plot(**self.drawing)))
-
-    def write_tables(self) -> list[Path]:
-        """Write the JSONs; the files and folders that were written."""
-        categories, written = self.model.categories, [OVERLAYS]
-        if PANOPTIC in self.tables:
-            coco.write_panoptic(self.output / "panoptic.json", self.entries, self.tables[PANOPTIC], categories)
-            written += ["panoptic.json", PANOPTIC]
-        if "instances" in self.tables:
-            results = self.tables["instances"]
-            areas_px = compute_areas_px(result["segmentation"] for result in results)
-            columns = zip(results, areas_px, strict=True)
-            annotations = [{"iscrowd": 0, "area": float(area_px), **result} for result, area_px in columns]
-            coco.write_instances(self.output / "instances.json", self.entries, annotations, categories)
-            written.append("instances.json")
-        if self.gives_classes_alone:
-            dump_json(self.output / LABELS / "classes.json", [*self.model.space.names])
-            written.append(LABELS)
-        return [self.output / name for name in written]
+        return record
 
 
-def _output_names(images: Sequence[Path]) -> list[str]:
-    """A PNG name for each image, all different; stems that no other image has are kept."""
-    keys = [_normalize(path.stem) for path in images]
-    repetitions, taken = Counter(keys), set(keys)
-    names = []
-    for image_id, (path, key) in enumerate(zip(images, keys, strict=True), 1):
-        stem = path.stem
-        if repetitions[key] > 1:
-            endings = (f"_{image_id}" if number == 1 else f"_{image_id}_{number}" for number in count(1))
-            stem = next(path.stem + ending for ending in endings if _normalize(path.stem + ending) not in taken)
-            taken.add(_normalize(stem))
-        names.append(f"{stem}.png")
-    return names
+def _describe_run(model: SegmentationModel, paths: Sequence[Path], drawing: Mapping[str, Any]) -> dict[str, Any]:
+    """What the results depend on."""
+    cfg = model.cfg.clone()
+    cfg.MODEL.DEVICE = cfg.MODEL.WEIGHTS = ""
+    names = "\0".join(os.path.abspath(path) for path in paths)
+    weights = model.cfg.MODEL.WEIGHTS
+    return {
+        "weights": _compute_checksum(weights) if os.path.isfile(weights) else weights,
+        "config": hashlib.sha256(cfg.dump().encode()).hexdigest(),
+        "images": hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest(),
+        "drawing": dict(drawing),
+    }
+
+
+def _compute_checksum(path: str) -> str:
+    checksum = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            checksum.update(block)
+    return checksum.hexdigest()
 
 
 def _normalize(name: str) -> str:

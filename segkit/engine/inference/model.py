@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -169,6 +170,31 @@ class SegmentationModel:
         for rows in rows_by_size.values():
             outputs.update(zip(rows, self.model([inputs[row] for row in rows]), strict=True))
         return [outputs[row] for row in range(len(images))]
+
+    def predict_pixels(
+        self, files: Sequence[str | Path], images: Sequence[np.ndarray], outputs: Collection[Output] = OUTPUTS
+    ) -> list[Prediction]:
+        """Predict one batch of files whose pixels are read already; these are kept for drawing.
+
+        Args:
+            files: their names.
+            images: their pixels as `input.read` gives them.
+            outputs: see `__call__`.
+
+        Returns:
+            The predictions.
+
+        Raises:
+            ConfigError: the model gives none of `outputs`.
+        """
+        results = self.run_network(images)
+        columns = zip(results, files, images, strict=True)
+        return [
+            replace(
+                self._build_prediction(output, file, pixels, outputs), load_image=partial(self.input.to_rgb, pixels)
+            )
+            for output, file, pixels in columns
+        ]
 
     def _generate(
         self, images: Iterable[ImageLike], color_order: ColorOrder, batch_size: int, outputs: Collection[Output]

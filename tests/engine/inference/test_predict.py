@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +18,13 @@ from pycocotools.coco import COCO
 from segkit.cli.main import main
 from segkit.data.class_counts import resolve_for_categories
 from segkit.data.toy import dataset as toy
+from segkit.engine.inference.folder import choose_output_names
 from segkit.engine.inference.folder import predict as predict_images
 from segkit.engine.inference.image_inputs import find_images
 from segkit.engine.inference.model import SegmentationModel
 from segkit.engine.setup import read_config
 from segkit.formats import coco, image_files, png
+from segkit.utils.errors import DatasetError
 from tests.engine.inference import CONFIG
 from tests.helpers.full_disk import check_full_disk
 
@@ -74,7 +78,8 @@ def test_images_of_the_same_name_get_different_outputs(weights: Path, toy_folder
         (tmp_path / folder).mkdir()
         image.save(tmp_path / folder / "x.png")
     assert predict(weights, tmp_path / "out", tmp_path / "a" / "x.png", tmp_path / "b") == 0
-    assert {p.name for p in (tmp_path / "out/overlays").iterdir()} == {"x_1.png", "x_2.png"}
+    overlays = tmp_path / "out/overlays"
+    assert {path.relative_to(overlays).as_posix() for path in overlays.rglob("*.png")} == {"a/x.png", "b/x.png"}
 
 
 def test_overlays_are_drawn_as_the_options_say(weights: Path, toy_folder: Path, tmp_path: Path) -> None:
@@ -89,8 +94,51 @@ def test_overlays_are_drawn_as_the_options_say(weights: Path, toy_folder: Path, 
     assert 0 < (drawings[0] != drawings[2]).mean() < 0.3
 
 
+def test_a_run_that_was_ended_goes_on_with_the_others(
+    weights: Path, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the batches; results of another run in the folder are refused."""
+    model = SegmentationModel(read_config(CONFIG, ["MODEL.WEIGHTS", str(weights)], train=False))
+    images = sorted((toy_folder / "images").iterdir())[:5]
+    images.insert(2, tmp_path / "broken.png")
+    images[2].write_text("no image")
+    unreadable: list[DatasetError] = []
+    whole, output = tmp_path / "whole", tmp_path / "out"
+    predict_images(model, images, whole, on_unreadable=unreadable.append)
+    passes: list[int] = []
+    run_network = model.run_network
+
+    def count_and_run(pixels: list[np.ndarray]) -> list[Any]:
+        passes.append(len(pixels))
+        if len(passes) == 2:
+            raise KeyboardInterrupt
+        return run_network(pixels)
+
+    monkeypatch.setattr(model, "run_network", count_and_run)
+    for _ in range(2):
+        with suppress(KeyboardInterrupt):
+            predict_images(model, images, output, on_unreadable=unreadable.append, batch_size=3)
+    predict_images(model, images, output, on_unreadable=unreadable.append, batch_size=3)
+    assert passes in ([3, 2, 3, 2], [3, 2, 2])  # images of the first batch may have been on their way
+    assert {Path(error.where).name for error in unreadable} == {"broken.png"}
+    files = {path.relative_to(output): path for path in output.rglob("*") if path.is_file()}
+    assert {*files} == {path.relative_to(whole) for path in whole.rglob("*") if path.is_file()}
+    entries = [json.loads((folder / "panoptic.json").read_text())["images"] for folder in (whole, output)]
+    assert entries[0] == entries[1]
+    assert [entry["id"] for entry in entries[0]] == [1, 2, 4, 5, 6]
+    with pytest.raises(DatasetError, match="has results of another run: other drawing; name another output folder"):
+        predict_images(model, images, output, {"alpha": 0.1})
+    with pytest.raises(DatasetError, match="other images"):
+        predict_images(model, images[:2], output)
+
+
+def test_names_of_outputs() -> None:
+    names = ["a/x.png", "a/x.jpg", "a/X_2.gif", "b/x.png", "../c.png", "d"]
+    assert choose_output_names(names) == ["a/x.png", "a/x_2.png", "a/X_2_2.png", "b/x.png", "_/c.png", "d.png"]
+
+
 @pytest.mark.parametrize(
-    "names", [["x/a", "y/a", "z/a_2"], ["x/a", "y/A", "a_1", "z/A_2", "z/a_1_1"], ["x/é", "y/e\u0301"]]
+    "names", [["x/a", "y/a", "z/a_2"], ["x/a", "x/A", "x/a_2", "x/A_2", "a"], ["x/é", "x/e\u0301"]]
 )
 def test_output_names_never_meet(
     names: list[str], weights: Path, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -103,7 +151,7 @@ def test_output_names_never_meet(
         image.rotate(90 * index).save(path)
     output = tmp_path / "out"
     assert predict(weights, output, tmp_path / "in") == 0
-    pngs = [unicodedata.normalize("NFC", path.name).casefold() for path in (output / "overlays").iterdir()]
+    pngs = [unicodedata.normalize("NFC", str(path)).casefold() for path in (output / "overlays").rglob("*.png")]
     assert len(set(pngs)) == len(names)
     for table in ("panoptic.json", "instances.json"):
         images = json.loads((output / table).read_text())["images"]
