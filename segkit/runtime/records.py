@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from segkit.structures import CategorySet
 from segkit.utils.errors import DatasetError
@@ -40,7 +41,7 @@ class PredictionRecords:
     def __init__(self, folder: str | Path, run: Mapping[str, Any], images: int, *, overwrite: bool = False) -> None:
         self.folder, self.run = Path(folder), json.loads(json.dumps(run))
         self._offsets = array("q", [NOT_DONE]) * images
-        self._file: BinaryIO | None = None
+        self._file: io.FileIO | None = None
         self._goes_on = False
         if not overwrite:
             self._check_run()
@@ -75,9 +76,14 @@ class PredictionRecords:
         line = json.dumps({"position": position, "record": record}, allow_nan=False)
         with convert_write_errors(self.folder / RECORDS):
             file = self._file or self._open()
-            self._offsets[position] = file.tell()
-            file.write(line.encode() + b"\n")
-            file.flush()
+            offset, rest = file.tell(), line.encode() + b"\n"
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(offset)
+                raise
+            self._offsets[position] = offset
 
     def close(self) -> None:
         """Close the file of the records."""
@@ -145,12 +151,12 @@ class PredictionRecords:
                 self._offsets[position] = offset
                 offset += len(line)
 
-    def _open(self) -> BinaryIO:
+    def _open(self) -> io.FileIO:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._goes_on:
             (self.folder / RECORDS).unlink(missing_ok=True)
             dump_json(self.folder / RUN, self.run)
-        self._file = (self.folder / RECORDS).open("ab")
+        self._file = (self.folder / RECORDS).open("ab", buffering=0)
         return self._file
 
 
