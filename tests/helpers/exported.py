@@ -45,7 +45,7 @@ class Source:
 def detector_config(arch: str, **values: Any) -> Any:
     """Few proposals and no normalization, because the time of an export grows with the number of operators."""
     few = {"MODEL__RESNETS__NORM": "", "MODEL__FPN__NORM": "", "MODEL__SEM_SEG_HEAD__NORM": ""}
-    few |= {"MODEL__RPN__PRE_NMS_TOPK_TEST": 60, "MODEL__RPN__POST_NMS_TOPK_TEST": 60}
+    few |= {"MODEL__RPN__PRE_NMS_TOPK_TEST": 100, "MODEL__RPN__POST_NMS_TOPK_TEST": 200}
     return small_config(arch, **few, **values)
 
 
