@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from segkit.cli import arguments
+from segkit.runtime.tiling.grid import DEFAULT_OVERLAP_PX, TileGrid
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import check_output_folder
 from segkit.utils.text import make_printable
@@ -29,6 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the results of another run in the folder")
     arguments.add_plugins(parser)
     arguments.add_drawing_options(parser)
+    tiles = "cut images into tiles of this side, in pixels, so that they may be of any size; 0: do not"
+    arguments.add_number(parser, "--tile", 0, tiles, minimum=0)
+    overlap = "pixels that neighbouring tiles share: at least the side of most objects"
+    arguments.add_number(parser, "--overlap", DEFAULT_OVERLAP_PX, overlap, minimum=0)
     parser.add_argument("--no-scores", dest="scores", action="store_false", help="write no scores into overlays")
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config KEY VALUE pairs, last")
 
@@ -43,6 +48,8 @@ def run(args: argparse.Namespace) -> None:
     from segkit.engine.setup import read_config
     from segkit.runtime.video import check_video_extra, is_video
 
+    if args.tile:
+        TileGrid((1, 1), args.tile, args.overlap)  # checked before the model is loaded
     images = find_images(args.input, args.output)
     check_apart(images, args.output, PNG_FOLDERS)
     videos, images = [path for path in images if is_video(path)], [path for path in images if not is_video(path)]
@@ -55,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     drawing = {**arguments.get_drawing_options(args), "scores": args.scores}
     unreadable: list[DatasetError] = []
     model, root = SegmentationModel(cfg), find_root(args.input)
-    options = {"batch_size": args.batch_size, "overwrite": args.overwrite}
+    options = {name: getattr(args, name) for name in ("batch_size", "overwrite", "tile", "overlap")}
     written = predict(model, images, args.output, drawing, root, unreadable.append, **options) if images else []
     written += predict_videos(model, videos, args.output, drawing, unreadable.append) if videos else []
     for path in dict.fromkeys(written):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import IO
 
 from PIL import Image
@@ -12,6 +15,8 @@ from segkit.utils.limits import read_limit
 MAX_PIXELS = "SEGKIT_MAX_PIXELS"
 UNLIMITED = 2**32 - 1  # what pycocotools counts in
 BYTES_PER_PIXEL = 14  # that reading takes at its peak: 14 for RGBA PNGs, 10 to 13 for the others, as measured
+
+_without_limit = ContextVar("_without_limit", default=False)
 
 
 def get_max_pixels() -> int:
@@ -25,7 +30,28 @@ def get_max_pixels() -> int:
     Raises:
         ConfigError: the variable is no whole number from 1.
     """
+    if _without_limit.get():
+        return UNLIMITED
     return read_limit(MAX_PIXELS, 2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else UNLIMITED)
+
+
+@contextmanager
+def without_pixel_limit(is_active: bool = True) -> Iterator[None]:
+    """Read an image of any size that the user has chosen, within a block and this thread.
+
+    Args:
+        is_active: False: the limit holds.
+
+    Yields:
+        Nothing. At the end Pillow's limit is as before.
+    """
+    token, pillows = _without_limit.set(is_active), Image.MAX_IMAGE_PIXELS
+    try:
+        yield
+    finally:
+        if is_active:
+            Image.MAX_IMAGE_PIXELS = pillows
+        _without_limit.reset(token)
 
 
 def check_pixels(size_hw: tuple[int, int], where: object) -> None:
@@ -71,7 +97,7 @@ def open_pillow(file: IO[bytes], where: object, formats: list[str] | None = None
 
 
 def _build_error(size: str, pixels: int, where: object) -> DatasetError:
-    remedy = "cut it into tiles"
+    remedy = "cut it into tiles (`segkit predict --tile` does so)"
     if pixels <= UNLIMITED:
         gigabytes = max(pixels * BYTES_PER_PIXEL / 1e9, 0.1)
         remedy += f", or set {MAX_PIXELS}={pixels}, which takes about {gigabytes:.1f} GB of memory"

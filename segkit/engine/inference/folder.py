@@ -22,8 +22,10 @@ import numpy as np
 from segkit.engine.inference.image_inputs import find_root
 from segkit.engine.inference.model import SegmentationModel
 from segkit.formats import coco, png
+from segkit.formats.pixel_limit import without_pixel_limit
 from segkit.runtime.prediction import LABELS, OVERLAYS, PANOPTIC, Prediction
 from segkit.runtime.records import PANOPTIC_JSON, PredictionRecords
+from segkit.runtime.tiling import DEFAULT_OVERLAP_PX
 from segkit.structures import compute_areas_px
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import dump_json
@@ -46,6 +48,8 @@ def predict(
     *,
     batch_size: int = 1,
     overwrite: bool = False,
+    tile: int = 0,
+    overlap: int = DEFAULT_OVERLAP_PX,
 ) -> list[Path]:
     """Predict images and write the results below `output`.
 
@@ -67,6 +71,8 @@ def predict(
             of an only image is always raised.
         batch_size: images that the network takes at once, see `SegmentationModel`.
         overwrite: results of another run in the folder are replaced.
+        tile: side of the tiles that images are cut into, in pixels; 0: none, see `SegmentationModel`.
+        overlap: pixels that neighbouring tiles share.
 
     Returns:
         The files and folders that were written.
@@ -79,10 +85,12 @@ def predict(
     paths, root = [Path(image) for image in images], Path(root or find_root(map(str, images)))
     file_names = [Path(os.path.relpath(path, root)).as_posix() for path in paths]
     run = _describe_run(model, paths, drawing or {})
+    if tile:
+        run["tiles"] = [tile, overlap]
     records = PredictionRecords(output, run, len(paths), overwrite=overwrite)
     if len(records):
         log.info("%d of %d images are done already", len(records), len(paths))
-    job = _Job(model, paths, file_names, Path(output), drawing or {})
+    job = _Job(model, paths, file_names, Path(output), drawing or {}, tile, overlap)
     try:
         job.run(records, batch_size, on_unreadable)
         if not len(records):
@@ -130,8 +138,11 @@ class _Job:
         file_names: Sequence[str],
         output: Path,
         drawing: Mapping[str, Any],
+        tile: int,
+        overlap: int,
     ) -> None:
         self.model, self.paths, self.file_names, self.output, self.drawing = model, paths, file_names, output, drawing
+        self.tile, self.overlap = tile, overlap
         self.png_names = choose_output_names(file_names)
         self.seconds = {"reading": 0.0, "network": 0.0, "writing": 0.0}
 
@@ -152,7 +163,7 @@ class _Job:
             while batch := [*islice(readable, batch_size)]:
                 started = time.perf_counter()
                 files, pixels = [self.file_names[position] for position, _ in batch], [image for _, image in batch]
-                predictions = self.model.predict_pixels(files, pixels)
+                predictions = self.model.predict_pixels(files, pixels, tile=self.tile, overlap=self.overlap)
                 self.seconds["network"] += time.perf_counter() - started
                 for (position, _), prediction in zip(batch, predictions, strict=True):
                     pending.append((position, writers.submit(self._write, position, prediction)))
@@ -178,7 +189,7 @@ class _Job:
 
         def start(number: int) -> None:
             for position in islice(waiting, number):
-                started.append((position, readers.submit(self.model.input.read, self.paths[position])))
+                started.append((position, readers.submit(self._read_pixels, self.paths[position])))
 
         start(ahead)
         while started:
@@ -197,6 +208,10 @@ class _Job:
             finally:
                 self.seconds["reading"] += time.perf_counter() - before
             yield position, pixels
+
+    def _read_pixels(self, path: Path) -> np.ndarray:
+        with without_pixel_limit(self.tile > 0):
+            return self.model.input.read(path)
 
     def _finish(self, records: PredictionRecords, position: int, future: Future[dict[str, Any]]) -> None:
         before = time.perf_counter()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -23,10 +23,13 @@ from segkit.data.class_counts import choose_thing_channels, resolve_for_categori
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, load_saved_classes
 from segkit.engine.inference.precision import select_dtype, set_precision
 from segkit.engine.inference_options import apply_inference_options
+from segkit.engine.test_time_augmentation import augment_for_test
 from segkit.evaluation import predictions
 from segkit.formats.bands import RGB
+from segkit.formats.pixel_limit import without_pixel_limit
 from segkit.runtime.images import ALL_CHANNELS, GREY, ColorOrder, ImageLike, InputFormat, check_color_order, is_image
 from segkit.runtime.prediction import Prediction
+from segkit.runtime.tiling import DEFAULT_OVERLAP_PX, TileGrid, predict_tiles
 from segkit.utils.errors import ConfigError
 
 Output = Literal["panoptic", "instances", "semantic"]
@@ -37,8 +40,8 @@ NONE_GIVEN = "expected a model with a panoptic map, masks or semantic classes, g
 class SegmentationModel:
     """A model in evaluation mode, with its weights, its resizing and its categories. `segkit.load` finds the files.
 
-    The model computes as TEST.INFERENCE says, so the names of its weights are not those of checkpoints. The categories
-    are those that segkit's training saved in the weights, otherwise those of DATASETS.TEST or TRAIN.
+    The model computes as TEST.INFERENCE and TEST.AUG say, so the names of its weights are not those of checkpoints. The
+    categories are those that segkit's training saved in the weights, otherwise those of DATASETS.TEST or TRAIN.
 
     Args:
         cfg: config of `segkit.engine.setup.read_config`, with MODEL.WEIGHTS.
@@ -76,6 +79,7 @@ class SegmentationModel:
         if dtype is not None:
             set_precision(self.model, dtype, device)
         apply_inference_options(self.cfg, self.model)
+        self.cfg, self.model = augment_for_test(self.cfg, self.model)
         size = [self.cfg.INPUT.MIN_SIZE_TEST] * 2
         self.resize = SafeResize(size, self.cfg.INPUT.MAX_SIZE_TEST)
 
@@ -87,6 +91,8 @@ class SegmentationModel:
         color_order: ColorOrder = ...,
         batch_size: int = ...,
         outputs: Collection[Output] = ...,
+        tile: int = ...,
+        overlap: int = ...,
     ) -> list[Prediction]: ...
 
     @overload
@@ -97,6 +103,8 @@ class SegmentationModel:
         color_order: ColorOrder = ...,
         batch_size: int = ...,
         outputs: Collection[Output] = ...,
+        tile: int = ...,
+        overlap: int = ...,
     ) -> Iterator[Prediction]: ...
 
     @overload
@@ -107,6 +115,8 @@ class SegmentationModel:
         color_order: ColorOrder = ...,
         batch_size: int = ...,
         outputs: Collection[Output] = ...,
+        tile: int = ...,
+        overlap: int = ...,
     ) -> Prediction: ...
 
     def __call__(
@@ -116,6 +126,8 @@ class SegmentationModel:
         color_order: ColorOrder = "RGB",
         batch_size: int = 1,
         outputs: Collection[Output] = OUTPUTS,
+        tile: int = 0,
+        overlap: int = DEFAULT_OVERLAP_PX,
     ) -> Prediction | list[Prediction] | Iterator[Prediction]:
         """Predict one image or several.
 
@@ -126,6 +138,9 @@ class SegmentationModel:
             batch_size: images that the network takes at once, as far as their sizes are equal: each result is that of
                 the image alone, but for rounding.
             outputs: what is computed, as far as the model gives it: "panoptic", "instances", "semantic".
+            tile: side of the tiles that images are cut into, in pixels; 0: the network sees whole images. Files may
+                then have more pixels than `SEGKIT_MAX_PIXELS`. See `segkit.runtime.tiling.predict_tiles`.
+            overlap: pixels that neighbouring tiles share, at most half a tile.
 
         Returns:
             For an image its prediction, for a list a list, for an iterator a generator, which holds one batch in
@@ -134,18 +149,21 @@ class SegmentationModel:
         Raises:
             DatasetError: an image cannot be read.
             ValueError: an array has another shape or dtype, or an option is none of those above.
-            ConfigError: the model gives none of `outputs`.
+            ConfigError: the model gives none of `outputs`, or the tiles overlap by more than a half.
         """
         check_color_order(color_order)
+        if tile:
+            TileGrid((1, 1), tile, overlap)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if unknown := {*outputs} - {*OUTPUTS}:
             raise ValueError(f"outputs must be among {', '.join(OUTPUTS)}, got {', '.join(sorted(unknown))}")
+        predict = partial(self._predict_batch, color_order=color_order, outputs=outputs, tile=tile, overlap=overlap)
         if is_image(images):
-            return self._predict_batch([images], color_order, outputs)[0]
+            return predict([images])[0]
         if not isinstance(images, Iterable):
             raise ValueError(f"images must be an image, a list or an iterator, got {type(images).__name__}")
-        generator = self._generate(images, color_order, batch_size, outputs)
+        generator = _generate(images, batch_size, predict)
         return [*generator] if isinstance(images, Sequence) else generator
 
     @torch.no_grad()
@@ -172,7 +190,12 @@ class SegmentationModel:
         return [outputs[row] for row in range(len(images))]
 
     def predict_pixels(
-        self, files: Sequence[str | Path], images: Sequence[np.ndarray], outputs: Collection[Output] = OUTPUTS
+        self,
+        files: Sequence[str | Path],
+        images: Sequence[np.ndarray],
+        outputs: Collection[Output] = OUTPUTS,
+        tile: int = 0,
+        overlap: int = DEFAULT_OVERLAP_PX,
     ) -> list[Prediction]:
         """Predict one batch of files whose pixels are read already; these are kept for drawing.
 
@@ -180,6 +203,8 @@ class SegmentationModel:
             files: their names.
             images: their pixels as `input.read` gives them.
             outputs: see `__call__`.
+            tile: see `__call__`.
+            overlap: see `__call__`.
 
         Returns:
             The predictions.
@@ -187,28 +212,36 @@ class SegmentationModel:
         Raises:
             ConfigError: the model gives none of `outputs`.
         """
-        results = self.run_network(images)
-        columns = zip(results, files, images, strict=True)
+        columns = zip(self._compute_results(images, outputs, tile, overlap), files, images, strict=True)
         return [
-            replace(
-                self._build_prediction(output, file, pixels, outputs), load_image=partial(self.input.to_rgb, pixels)
-            )
-            for output, file, pixels in columns
+            replace(self._build_prediction(results, file, pixels), load_image=partial(self.input.to_rgb, pixels))
+            for results, file, pixels in columns
         ]
 
-    def _generate(
-        self, images: Iterable[ImageLike], color_order: ColorOrder, batch_size: int, outputs: Collection[Output]
-    ) -> Iterator[Prediction]:
-        iterator = iter(images)
-        while batch := [*islice(iterator, batch_size)]:
-            yield from self._predict_batch(batch, color_order, outputs)
-
     def _predict_batch(
-        self, images: Sequence[ImageLike], color_order: ColorOrder, outputs: Collection[Output]
+        self,
+        images: Sequence[ImageLike],
+        color_order: ColorOrder,
+        outputs: Collection[Output],
+        tile: int,
+        overlap: int,
     ) -> list[Prediction]:
-        pixels = [self.input.read(image, color_order) for image in images]
-        results = self.run_network(pixels)
-        return [self._build_prediction(*each, outputs) for each in zip(results, images, pixels, strict=True)]
+        with without_pixel_limit(tile > 0):
+            pixels = [self.input.read(image, color_order) for image in images]
+        columns = zip(self._compute_results(pixels, outputs, tile, overlap), images, pixels, strict=True)
+        return [self._build_prediction(*each, is_limited=not tile) for each in columns]
+
+    def _compute_results(
+        self, images: Sequence[np.ndarray], outputs: Collection[Output], tile: int, overlap: int
+    ) -> list[dict[str, Any]]:
+        """The fields of the Prediction of each image, of the network or of its tiles."""
+        if tile:
+            return [predict_tiles(each, partial(self._predict_tile, outputs=outputs), tile, overlap) for each in images]
+        columns = zip(self.run_network(images), images, strict=True)
+        return [self._get_results(output, image.shape, outputs) for output, image in columns]
+
+    def _predict_tile(self, crop: np.ndarray, outputs: Collection[Output]) -> dict[str, Any]:
+        return self._get_results(self.run_network([crop])[0], crop.shape, outputs)
 
     def _build_input(self, image: np.ndarray) -> dict[str, Any]:
         channels = self.input.channels
@@ -224,30 +257,45 @@ class SegmentationModel:
         step = max(getattr(getattr(self.model, "backbone", None), "size_divisibility", 1), 1)
         return tuple(-(-side // step) * step for side in tensor.shape[1:])
 
-    def _build_prediction(
-        self, output: Any, image: ImageLike, pixels: np.ndarray, outputs: Collection[Output]
-    ) -> Prediction:
-        size_hw = pixels.shape[0], pixels.shape[1]
-        panoptic = instances = semantic = None
+    def _get_results(self, output: Any, shape: tuple[int, ...], outputs: Collection[Output]) -> dict[str, Any]:
+        """The fields of a Prediction that the network's output holds."""
+        results: dict[str, Any] = {}
         if "panoptic" in outputs and "panoptic_seg" in output:
-            panoptic = predictions.get_panoptic_prediction(output, self.categories)
+            results["panoptic"] = predictions.get_panoptic_prediction(output, self.categories)
         if "instances" in outputs and "instances" in output:
-            instances = predictions.get_instance_masks(output, size_hw)
+            results["instances"] = predictions.get_instance_masks(output, (shape[0], shape[1]))
         if "semantic" in outputs and "sem_seg" in output:
-            semantic = predictions.get_semantic_channels(output)
-        if panoptic is None and instances is None and semantic is None:
+            results["semantic"] = predictions.get_semantic_channels(output)
+        results = {name: result for name, result in results.items() if result is not None}
+        if not results:
             raise ConfigError(NONE_GIVEN if {*outputs} == {*OUTPUTS} else f"the model gives no {' or '.join(outputs)}")
+        return results
+
+    def _build_prediction(
+        self, results: dict[str, Any], image: ImageLike, pixels: np.ndarray, is_limited: bool = True
+    ) -> Prediction:
         is_file = isinstance(image, (str, os.PathLike))
+        read = self.input.read_rgb if is_limited else self._read_large_rgb
         return Prediction(
-            size_hw,
+            (pixels.shape[0], pixels.shape[1]),
             self.categories,
-            panoptic,
-            instances,
-            semantic,
-            self.space if semantic is not None else None,
+            **results,
+            space=self.space if "semantic" in results else None,
             file_name=Path(image).as_posix() if is_file else Path(getattr(image, "filename", "")).name,
-            load_image=partial(self.input.read_rgb, Path(image)) if is_file else partial(self.input.to_rgb, pixels),
+            load_image=partial(read, Path(image)) if is_file else partial(self.input.to_rgb, pixels),
         )
+
+    def _read_large_rgb(self, path: Path) -> np.ndarray:
+        with without_pixel_limit():
+            return self.input.read_rgb(path)
+
+
+def _generate(
+    images: Iterable[ImageLike], batch_size: int, predict: Callable[[Sequence[ImageLike]], list[Prediction]]
+) -> Iterator[Prediction]:
+    iterator = iter(images)
+    while batch := [*islice(iterator, batch_size)]:
+        yield from predict(batch)
 
 
 def _count_channels(cfg: CfgNode) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.runtime.object_groups import MATCH_IOU
-from segkit.runtime.tiling.grid import Rectangle, Tile, TileGrid
+from segkit.runtime.tiling.grid import DEFAULT_OVERLAP_PX, Rectangle, Tile, TileGrid
 from segkit.runtime.tiling.instances import InstanceMerger
 from segkit.runtime.tiling.panoptic import PanopticMerger
 from segkit.runtime.tiling.semantic import SemanticMerger
@@ -26,8 +26,6 @@ __all__ = [
     "TileGrid",
     "predict_tiles",
 ]
-
-DEFAULT_OVERLAP_PX = 128
 
 
 def predict_tiles(

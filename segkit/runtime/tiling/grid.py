@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from segkit.utils.errors import ConfigError
 
+DEFAULT_OVERLAP_PX = 128
+
 
 class Rectangle(NamedTuple):
     """A part of the image.

@@ -30,12 +30,13 @@ class SemanticMerger:
         """
         if self._map is None:
             self._map = np.zeros(self._size_hw, dtype=result.dtype)
+        self._map = self._map.astype(np.promote_types(self._map.dtype, result.dtype), copy=False)
         self._map[tile.owned.window()] = result[tile.owned.window(*tile.seen[:2])]
 
     def finish(self) -> NDArray[np.integer[Any]]:
         """Get the map.
 
         Returns:
-            (H, W) integers of the dtype of the first tile.
+            (H, W) integers of a dtype that holds those of all tiles.
         """
         return np.zeros(self._size_hw, dtype=np.uint8) if self._map is None else self._map

@@ -156,3 +156,60 @@ def test_a_model_of_boxes_alone_is_refused(toy_folder: Path, tmp_path: Path) -> 
     torch.save(saved, tmp_path / "boxes.pth")
     with pytest.raises(ConfigError, match="expected a model with a panoptic map, masks or semantic classes, got none"):
         build(tmp_path / "boxes.pth", *options)(list_images(toy_folder, 1)[0])
+
+
+def test_tiles_that_hold_the_whole_image_change_nothing(model: SegmentationModel, toy_folder: Path) -> None:
+    (path,) = list_images(toy_folder, 1)
+    expected, tiled = model(path), model(path, tile=128, overlap=0)
+    np.testing.assert_array_equal(tiled.segment_ids, expected.segment_ids)
+    assert tiled.to_coco() == expected.to_coco()
+
+
+def test_an_image_is_predicted_tile_by_tile(
+    model: SegmentationModel, toy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, run, seen = list_images(toy_folder, 2), model.run_network, []
+
+    def spy(images: Any) -> Any:
+        seen.extend(image.shape for image in images)
+        return run(images)
+
+    monkeypatch.setattr(model, "run_network", spy)
+    for prediction in model(iter(paths), tile=72, overlap=16):
+        assert prediction.panoptic is not None
+        assert prediction.semantic is not None
+        assert prediction.size_hw == prediction.segment_ids.shape == prediction.semantic.shape == (128, 128)
+        ids, areas_px = np.unique(prediction.segment_ids[prediction.segment_ids > 0], return_counts=True)
+        segments = prediction.panoptic.segments
+        assert [(s.segment_id, s.area_px) for s in segments] == [*zip(ids, areas_px, strict=True)]
+        assert {s.category_id for s in segments} <= {c.category_id for c in model.categories.categories}
+        assert prediction.image.shape == (128, 128, 3)
+    assert seen == [(72, 72, 3)] * 8  # ceil((128 - 16) / (72 - 16)) = 2 rows and columns
+    with pytest.raises(ConfigError, match="overlap: expected 0 to 36 pixels"):
+        model(paths[0], tile=72, overlap=40)
+
+
+def test_tiles_raise_the_pixel_limit_for_their_image_alone(
+    model: SegmentationModel, toy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = list_images(toy_folder, 1)
+    monkeypatch.setenv("SEGKIT_MAX_PIXELS", "10000")
+    before = Image.MAX_IMAGE_PIXELS
+    assert model(path, tile=128, overlap=0).plot().size == (128, 128)
+    assert before == Image.MAX_IMAGE_PIXELS
+    with pytest.raises(DatasetError, match="10000 pixels, got 128 x 128"):
+        model(path)
+
+
+def test_an_only_view_of_test_time_augmentation_changes_nothing(
+    model: SegmentationModel, weights: Path, toy_folder: Path
+) -> None:
+    (path,) = list_images(toy_folder, 1)
+    inputs = model.cfg.INPUT
+    views = ["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", f"({inputs.MIN_SIZE_TEST},)"]
+    views += ["TEST.AUG.MAX_SIZE", str(inputs.MAX_SIZE_TEST)]
+    augmented = build(weights, *views, "TEST.AUG.FLIP", "False")
+    assert augmented(path).to_coco() == model(path).to_coco()
+    mirrored = build(weights, *views)
+    assert mirrored(path).size_hw == (128, 128)
+    assert mirrored(path).to_coco() != model(path).to_coco()

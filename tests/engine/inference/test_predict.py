@@ -382,3 +382,24 @@ def test_a_model_with_a_semantic_output_only(toy_folder: Path, tmp_path: Path) -
     maps = image_files.find_by_suffix(tmp_path / "out" / "labels")
     assert len(maps) == 12
     assert all(png.read_labels(path).max() < len(names) for path in maps.values())
+
+
+def test_tiles_are_checked_before_the_model_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiles = ["--tile", "64", "--overlap", "33"]
+    words = ["predict", "--config-file", CONFIG, "--weights", "no.pth", "--output", str(tmp_path / "out")]
+    assert main([*words, *tiles, "--input", str(tmp_path)]) == 1
+    assert "overlap: expected 0 to 32 pixels, half a tile, got 33" in capsys.readouterr().err
+
+
+def test_large_images_are_predicted_in_tiles(
+    weights: Path, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = min((toy_folder / "images").iterdir())
+    monkeypatch.setenv("SEGKIT_MAX_PIXELS", "10000")
+    words = ["predict", "--config-file", CONFIG, "--weights", weights, "--output", tmp_path / "out", "--input", path]
+    assert main([str(word) for word in words]) == 1
+    assert main([str(word) for word in [*words, "--tile", 72, "--overlap", 16]]) == 0
+    monkeypatch.delenv("SEGKIT_MAX_PIXELS")  # reading predictions has the limit of images
+    (record,) = coco.read_panoptic(tmp_path / "out/panoptic.json").records
+    assert Image.open(tmp_path / "out/panoptic" / record.png_name).size == (128, 128)
+    assert Image.open(tmp_path / "out/overlays" / record.png_name).size == (128, 128)
