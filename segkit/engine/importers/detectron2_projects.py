@@ -16,6 +16,14 @@ OLD_POINT_REND = {  # the published files have these names
     ".coarse_mask_fc": ".fc",
 }
 ASPP, OFFSETS = "sem_seg_head.decoder.res5.project_conv.", "ins_embed_head."
+ASPP_OF_V3 = "sem_seg_head.aspp."
+KEYS_OF_V3 = {  # what Detectron2's Base-DeepLabV3-OS16-Semantic has in the place of DeepLabV3+'s decoder
+    "MODEL.RESNETS.OUT_FEATURES": ["res5"],
+    "MODEL.SEM_SEG_HEAD.NAME": "DeepLabV3Head",
+    "MODEL.SEM_SEG_HEAD.IN_FEATURES": ["res5"],
+    "MODEL.SEM_SEG_HEAD.COMMON_STRIDE": 16,
+}
+DEPTHS = {5: 50, 22: 101, 35: 152}  # last block of res4 -> MODEL.RESNETS.DEPTH
 DEPTHWISE = ".depthwise.weight"
 STEM = "backbone.bottom_up.stem.conv1.weight"
 # (channels of the semantic head, whether its convolutions are depthwise separable) -> recipe
@@ -36,7 +44,7 @@ def _is_point_rend(shapes: Shapes, _entries: Mapping[str, Any]) -> bool:
 
 
 def _is_deeplab(shapes: Shapes, _entries: Mapping[str, Any]) -> bool:
-    return _has(shapes, ASPP) and not _has(shapes, OFFSETS)
+    return (_has(shapes, ASPP) or _has(shapes, ASPP_OF_V3)) and not _has(shapes, OFFSETS)
 
 
 def _is_panoptic_deeplab(shapes: Shapes, _entries: Mapping[str, Any]) -> bool:
@@ -66,6 +74,11 @@ def _convert_deeplab(weights: Weights, _entries: Mapping[str, Any]) -> Converted
     converted, shapes = _drop_constants(weights)
     _, converted.channels = count_classes(shapes)
     converted.recipe = "cityscapes/deeplab_v3_plus_R103"
+    blocks = [block for block in DEPTHS if f"backbone.res4.{block}.conv1.weight" in shapes]
+    converted.keys = {"MODEL.RESNETS.DEPTH": DEPTHS[max(blocks)]} if blocks else {}
+    if _has(shapes, ASPP_OF_V3):
+        converted.keys |= KEYS_OF_V3
+        converted.notes.append("weights do not say the output stride: set to 16 (MODEL.SEM_SEG_HEAD.COMMON_STRIDE)")
     converted.classes = find_by_count(0, converted.channels, ("cityscapes_semantic",))
     return converted
 
@@ -88,7 +101,7 @@ def _drop_constants(weights: Weights) -> tuple[ConvertedWeights, Shapes]:
 
 for source in (
     WeightSource("point-rend", "Detectron2's PointRend", _is_point_rend, _convert_point_rend),
-    WeightSource("deeplab", "Detectron2's DeepLabV3+", _is_deeplab, _convert_deeplab),
+    WeightSource("deeplab", "Detectron2's DeepLabV3 and V3+", _is_deeplab, _convert_deeplab),
     WeightSource("panoptic-deeplab", "Detectron2's Panoptic-DeepLab", _is_panoptic_deeplab, _convert_panoptic_deeplab),
 ):
     register_source(source)
