@@ -42,25 +42,21 @@ class UNetEncoder(Backbone):
         self._out_feature_channels = {name: channels << number for number, name in enumerate(self._out_features)}
         self._out_feature_strides = {name: 1 << number for number, name in enumerate(self._out_features)}
 
-    @property
-    def size_divisibility(self) -> int:
-        """Images are padded to multiples of it."""
-        return 1 << self.depth if self.padding == SAME else 0
-
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Compute the feature maps.
 
         Args:
-            x: (B, C, H, W) float, H and W multiples of 2^depth for "same", any for "valid".
+            x: (B, C, H, W) float, of any size: images are not padded to multiples of a stride, because a network that
+                has seen few padded edges segments nonsense beside them.
 
         Returns:
-            Level -> (B, channels, h, w).
+            Level -> (B, channels, h, w), h and w rounded up from level to level for "same", down for "valid".
         """
         if self.padding == VALID:
             x = mirror_edges(x, self.depth)
         features = {}
         for number, name in enumerate(self._out_features):
-            x = self.get_submodule(name)(F.max_pool2d(x, 2) if number else x)
+            x = self.get_submodule(name)(F.max_pool2d(x, 2, ceil_mode=self.padding == SAME) if number else x)
             features[name] = x
         return features
 
