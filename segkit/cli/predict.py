@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segkit.cli import arguments
 from segkit.runtime.tiling.grid import DEFAULT_OVERLAP_PX, TileGrid
-from segkit.utils.errors import DatasetError
+from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import check_output_folder
 from segkit.utils.text import make_printable
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    arguments.add_config_file(parser, "config that the weights were trained with", required=True)
-    arguments.add_weights(parser)
+    beside = "default: the one beside the weights, as segkit.load finds it"
+    arguments.add_config_file(parser, f"config that the weights were trained with ({beside})")
+    weights = "checkpoint, or folder of a run (default: the last one beside --config-file, otherwise MODEL.WEIGHTS)"
+    parser.add_argument("--weights", default="", metavar="FILE", help=weights)
     parser.add_argument(
         "--input",
         nargs="+",
@@ -27,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", required=True, type=Path, metavar="DIR", help="folder to write to, without inputs in it"
     )
     arguments.add_number(parser, "--batch-size", 1, "images of one size that the network takes at once")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: MODEL.DEVICE, and the CPU without a GPU)")
+    precision = "float32, bfloat16, float16, or auto, the fastest that the device has (default: %(default)s)"
+    parser.add_argument("--precision", default="float32", metavar="TYPE", help=precision)
     parser.add_argument("--overwrite", action="store_true", help="replace the results of another run in the folder")
     arguments.add_plugins(parser)
     arguments.add_drawing_options(parser)
@@ -41,11 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Predict and print the written paths; images that cannot be read are reported, and the others are predicted."""
     arguments.load_plugins(args)
-    from segkit.engine.inference.folder import PNG_FOLDERS, predict
+    import torch
+
+    from segkit.engine.inference.folder import PNG_FOLDERS, FolderJob
     from segkit.engine.inference.image_inputs import check_apart, find_images, find_root
     from segkit.engine.inference.model import SegmentationModel
+    from segkit.engine.inference.precision import select_dtype
     from segkit.engine.inference.videos import predict_videos
-    from segkit.engine.setup import read_config
     from segkit.runtime.video import check_video_extra, is_video
 
     if args.tile:
@@ -57,13 +69,14 @@ def run(args: argparse.Namespace) -> None:
         check_video_extra()
     for folder in (args.output, *(args.output / name for name in PNG_FOLDERS)):
         check_output_folder(folder)
-    cfg = read_config(args.config_file, args.opts, train=False)
-    cfg.MODEL.WEIGHTS = args.weights or cfg.MODEL.WEIGHTS
+    cfg = _read_config(args)
+    select_dtype(args.precision, torch.device(cfg.MODEL.DEVICE))  # checked before the weights are read
     drawing = {**arguments.get_drawing_options(args), "scores": args.scores}
     unreadable: list[DatasetError] = []
-    model, root = SegmentationModel(cfg), find_root(args.input)
-    options = {name: getattr(args, name) for name in ("batch_size", "overwrite", "tile", "overlap")}
-    written = predict(model, images, args.output, drawing, root, unreadable.append, **options) if images else []
+    options = {name: getattr(args, name) for name in ("precision", "batch_size", "overwrite", "tile", "overlap")}
+    job = FolderJob(cfg, images, args.output, drawing, find_root(args.input), **options) if images else None
+    model = SegmentationModel(cfg, precision=args.precision)
+    written = job.run(model, unreadable.append) if job else []
     written += predict_videos(model, videos, args.output, drawing, unreadable.append) if videos else []
     for path in dict.fromkeys(written):
         print(path)
@@ -74,3 +87,19 @@ def run(args: argparse.Namespace) -> None:
         have = "have no prediction, or none from where they break off" if videos else "have no prediction"
         problem = f"{len(unreadable)} of {count} {kinds} cannot be read and {have}"
         raise DatasetError(problem, remedy="see the lines above")
+
+
+def _read_config(args: argparse.Namespace) -> CfgNode:
+    """The config with the weights and the device that the arguments name."""
+    from segkit.engine.inference.loading import check_device, find_model
+    from segkit.engine.setup import read_config
+
+    weights, config_file = args.weights, args.config_file
+    if not weights and not config_file:
+        remedy = "give --weights, a checkpoint or the folder of a run, or --config-file"
+        raise ConfigError("expected a model, got none", remedy=remedy)
+    if not config_file or os.path.isdir(weights):
+        weights, config_file = find_model(weights, config_file)
+    device = [] if args.device is None else ["MODEL.DEVICE", check_device(args.device)]
+    named = ["MODEL.WEIGHTS", weights] if weights else []
+    return read_config(config_file, [*args.opts, *named, *device], train=False)

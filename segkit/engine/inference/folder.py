@@ -5,22 +5,23 @@ Images are read ahead and written behind by threads, while the network computes.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
-import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from detectron2.config import CfgNode
 
 from segkit.engine.inference.image_inputs import find_root
 from segkit.engine.inference.model import SegmentationModel
+from segkit.engine.inference.output_names import choose_output_names
+from segkit.engine.inference.run_description import describe_run
 from segkit.formats import coco, png
 from segkit.formats.pixel_limit import without_pixel_limit
 from segkit.runtime.prediction import LABELS, OVERLAYS, PANOPTIC, Prediction
@@ -33,7 +34,6 @@ from segkit.utils.progress import progress_bar
 
 PNG_FOLDERS = (OVERLAYS, PANOPTIC, LABELS)
 READERS = WRITERS = 2  # threads
-BLOCK_BYTES = 1 << 20
 
 log = logging.getLogger(__name__)
 
@@ -45,113 +45,120 @@ def predict(
     drawing: Mapping[str, Any] | None = None,
     root: str | Path | None = None,
     on_unreadable: Callable[[DatasetError], object] | None = None,
-    *,
-    batch_size: int = 1,
-    overwrite: bool = False,
-    tile: int = 0,
-    overlap: int = DEFAULT_OVERLAP_PX,
+    **options: Any,
 ) -> list[Path]:
     """Predict images and write the results below `output`.
 
-    Writes overlays/*.png, and what the model gives: instances.json (COCO, RLE, with scores); panoptic.json and
-    panoptic/*.png; or, for a model with a semantic output only, labels/*.png and labels/classes.json. The image ids are
-    1..N in the order of `images`. The `images` tables of the JSONs map them to file names. PNGs have the path of their
-    image below `root`, see `choose_output_names`.
-
-    Each image has a line in records.jsonl when its files are complete. If the process is ended, the same call goes on
-    with the others. Memory does not grow with the number of images, but by some bytes for each.
-
     Args:
         model: the model.
-        images: image files.
-        output: folder to write to.
-        drawing: keyword arguments of `Prediction.plot`: alpha, names, scores.
-        root: folder to which the file names in the JSONs are relative; None for the one that all images share.
-        on_unreadable: takes the error of an image that cannot be read, and the others go on; None raises it. The error
-            of an only image is always raised.
-        batch_size: images that the network takes at once, see `SegmentationModel`.
-        overwrite: results of another run in the folder are replaced.
-        tile: side of the tiles that images are cut into, in pixels; 0: none, see `SegmentationModel`.
-        overlap: pixels that neighbouring tiles share.
+        images: see `FolderJob`.
+        output: see `FolderJob`.
+        drawing: see `FolderJob`.
+        root: see `FolderJob`.
+        on_unreadable: see `FolderJob.run`.
+        options: other keyword arguments of `FolderJob`.
 
     Returns:
         The files and folders that were written.
 
     Raises:
-        ConfigError: the model gives neither a panoptic map nor masks nor semantic classes.
-        DatasetError: an image cannot be read, see `on_unreadable`, or none; an output cannot be written, or the folder
-            has results of another run.
+        ConfigError: see `FolderJob.run`.
+        DatasetError: see `FolderJob` and `FolderJob.run`.
     """
-    paths, root = [Path(image) for image in images], Path(root or find_root(map(str, images)))
-    file_names = [Path(os.path.relpath(path, root)).as_posix() for path in paths]
-    run = _describe_run(model, paths, drawing or {})
-    if tile:
-        run["tiles"] = [tile, overlap]
-    records = PredictionRecords(output, run, len(paths), overwrite=overwrite)
-    if len(records):
-        log.info("%d of %d images are done already", len(records), len(paths))
-    job = _Job(model, paths, file_names, Path(output), drawing or {}, tile, overlap)
-    try:
-        job.run(records, batch_size, on_unreadable)
-        if not len(records):
-            raise DatasetError(f"expected images that can be read, got none among {len(paths)}", where=root)
-        tables = records.write_tables(model.categories)
-    finally:
-        records.close()
-    written = [Path(output, OVERLAYS), *tables]
-    if Path(output, PANOPTIC_JSON) in tables:
-        written.append(Path(output, PANOPTIC))
-    elif not tables:
-        dump_json(Path(output, LABELS, "classes.json"), [*model.space.names])
-        written.append(Path(output, LABELS))
-    return written
+    job = FolderJob(model.given_cfg, images, output, drawing, root, precision=model.precision, **options)
+    return job.run(model, on_unreadable)
 
 
-def choose_output_names(file_names: Sequence[str]) -> list[str]:
-    """Choose the name of the PNG of each image: its path with the suffix .png, so that no two are one file anywhere.
+class FolderJob:
+    """Images and the folder of their results, checked before the model is loaded.
+
+    `run` writes overlays/*.png, and what the model gives: instances.json (COCO, RLE, with scores); panoptic.json and
+    panoptic/*.png; or, for a model with a semantic output only, labels/*.png and labels/classes.json. The image ids are
+    1..N in the order of `images`. The `images` tables of the JSONs map them to file names. PNGs have the path of their
+    image below `root`, see `choose_output_names`.
+
+    Each image has a line in records.jsonl when its files are complete. If the process is ended, an equal job goes on
+    with the others. Memory does not grow with the number of images, but by some bytes for each.
 
     Args:
-        file_names: paths relative to a folder; parts that lead out of it are written as "_".
+        cfg: the config that the model is made of.
+        images: image files.
+        output: folder to write to.
+        drawing: keyword arguments of `Prediction.plot`: alpha, names, scores.
+        root: folder to which the file names in the JSONs are relative; None for the one that all images share.
+        precision: of the model.
+        batch_size: images that the network takes at once, see `SegmentationModel`.
+        overwrite: results of another run in the folder are replaced.
+        tile: side of the tiles that images are cut into, in pixels; 0: none, see `SegmentationModel`.
+        overlap: pixels that neighbouring tiles share.
 
-    Returns:
-        The names. If images differ in suffix, case or form of accents alone, later ones get a number.
+    Raises:
+        DatasetError: the folder has results of another run, or cannot be read.
     """
-    taken: set[str] = set()
-    names = []
-    for file_name in file_names:
-        pure = Path(file_name)
-        stem = "/".join(["_" if part in ("..", "/", pure.anchor) else part for part in pure.parent.parts] + [pure.stem])
-        candidates = (f"{stem}{f'_{number}' if number > 1 else ''}.png" for number in count(1))
-        name = next(name for name in candidates if _normalize(name) not in taken)
-        taken.add(_normalize(name))
-        names.append(name)
-    return names
-
-
-class _Job:
-    """Predicts the images that have no record."""
 
     def __init__(
         self,
-        model: SegmentationModel,
-        paths: Sequence[Path],
-        file_names: Sequence[str],
-        output: Path,
-        drawing: Mapping[str, Any],
-        tile: int,
-        overlap: int,
+        cfg: CfgNode,
+        images: Sequence[str | Path],
+        output: str | Path,
+        drawing: Mapping[str, Any] | None = None,
+        root: str | Path | None = None,
+        *,
+        precision: str = "float32",
+        batch_size: int = 1,
+        overwrite: bool = False,
+        tile: int = 0,
+        overlap: int = DEFAULT_OVERLAP_PX,
     ) -> None:
-        self.model, self.paths, self.file_names, self.output, self.drawing = model, paths, file_names, output, drawing
-        self.tile, self.overlap = tile, overlap
-        self.png_names = choose_output_names(file_names)
+        self.paths, self.root = [Path(image) for image in images], Path(root or find_root(map(str, images)))
+        self.file_names = [Path(os.path.relpath(path, self.root)).as_posix() for path in self.paths]
+        self.output, self.drawing = Path(output), dict(drawing or {})
+        self.batch_size, self.tile, self.overlap = batch_size, tile, overlap
+        self.png_names = choose_output_names(self.file_names)
         self.seconds = {"reading": 0.0, "network": 0.0, "writing": 0.0}
+        names = [name for pair in zip(map(os.path.abspath, self.paths), self.file_names, strict=True) for name in pair]
+        tiles = [tile, overlap] if tile else None
+        run = describe_run(cfg, precision, names, drawing=self.drawing, tiles=tiles)
+        self.records = PredictionRecords(output, run, len(self.paths), overwrite=overwrite)
 
     def run(
-        self,
-        records: PredictionRecords,
-        batch_size: int,
-        on_unreadable: Callable[[DatasetError], object] | None,
-    ) -> None:
+        self, model: SegmentationModel, on_unreadable: Callable[[DatasetError], object] | None = None
+    ) -> list[Path]:
+        """Predict the images that have no record, and write the JSONs of all.
+
+        Args:
+            model: the model.
+            on_unreadable: takes the error of an image that cannot be read, and the others go on; None raises it. The
+                error of an only image is always raised.
+
+        Returns:
+            The files and folders that were written.
+
+        Raises:
+            ConfigError: the model gives neither a panoptic map nor masks nor semantic classes.
+            DatasetError: an image cannot be read, see `on_unreadable`, or none; or an output cannot be written.
+        """
+        self.model, records = model, self.records
+        if len(records):
+            log.info("%d of %d images are done already", len(records), len(self.paths))
+        try:
+            self._predict(on_unreadable)
+            if not len(records):
+                problem = f"expected images that can be read, got none among {len(self.paths)}"
+                raise DatasetError(problem, where=self.root)
+            tables = records.write_tables(model.categories)
+        finally:
+            records.close()
+        written = [self.output / OVERLAYS, *tables]
+        if self.output / PANOPTIC_JSON in tables:
+            written.append(self.output / PANOPTIC)
+        elif not tables:
+            dump_json(self.output / LABELS / "classes.json", [*model.space.names])
+            written.append(self.output / LABELS)
+        return written
+
+    def _predict(self, on_unreadable: Callable[[DatasetError], object] | None) -> None:
+        records, batch_size = self.records, self.batch_size
         positions = [position for position in range(len(self.paths)) if position not in records]
         pending: deque[tuple[int, Future[dict[str, Any]]]] = deque()
         with (
@@ -168,10 +175,10 @@ class _Job:
                 for (position, _), prediction in zip(batch, predictions, strict=True):
                     pending.append((position, writers.submit(self._write, position, prediction)))
                 while len(pending) > 2 * batch_size:
-                    self._finish(records, *pending.popleft())
+                    self._finish(*pending.popleft())
                 show(len(records), len(self.paths))
             while pending:
-                self._finish(records, *pending.popleft())
+                self._finish(*pending.popleft())
         total = sum(self.seconds.values()) or 1.0
         shares = ", ".join(f"{stage} {share / total:.0%}" for stage, share in self.seconds.items())
         log.info("share of the time, waiting for threads included: %s", shares)
@@ -213,9 +220,9 @@ class _Job:
         with without_pixel_limit(self.tile > 0):
             return self.model.input.read(path)
 
-    def _finish(self, records: PredictionRecords, position: int, future: Future[dict[str, Any]]) -> None:
+    def _finish(self, position: int, future: Future[dict[str, Any]]) -> None:
         before = time.perf_counter()
-        records.add(position, future.result())
+        self.records.add(position, future.result())
         self.seconds["writing"] += time.perf_counter() - before
 
     def _write(self, position: int, prediction: Prediction) -> dict[str, Any]:
@@ -233,30 +240,3 @@ class _Job:
             png.write_labels(self.output / LABELS / png_name, prediction.semantic)
         png.write(self.output / OVERLAYS / png_name, np.asarray(prediction.plot(**self.drawing)))
         return record
-
-
-def _describe_run(model: SegmentationModel, paths: Sequence[Path], drawing: Mapping[str, Any]) -> dict[str, Any]:
-    """What the results depend on."""
-    cfg = model.cfg.clone()
-    cfg.MODEL.DEVICE = cfg.MODEL.WEIGHTS = ""
-    names = "\0".join(os.path.abspath(path) for path in paths)
-    weights = model.cfg.MODEL.WEIGHTS
-    return {
-        "weights": _compute_checksum(weights) if os.path.isfile(weights) else weights,
-        "config": hashlib.sha256(cfg.dump().encode()).hexdigest(),
-        "images": hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest(),
-        "drawing": dict(drawing),
-    }
-
-
-def _compute_checksum(path: str) -> str:
-    checksum = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            checksum.update(block)
-    return checksum.hexdigest()
-
-
-def _normalize(name: str) -> str:
-    """Equal for names that are one file on some system: of another case, or of composed and decomposed accents."""
-    return unicodedata.normalize("NFC", name).casefold()

@@ -48,6 +48,8 @@ class SegmentationModel:
         precision: "float32", "bfloat16", "float16" or "auto", see `select_dtype`.
 
     Attributes:
+        given_cfg: `cfg` as it was given.
+        precision: as it was given.
         cfg: the config with the class counts of the weights.
         categories: the classes, with their ids in the dataset.
         space: the channels of the semantic head.
@@ -61,6 +63,7 @@ class SegmentationModel:
     """
 
     def __init__(self, cfg: CfgNode, *, precision: str = "float32") -> None:
+        self.given_cfg, self.precision = cfg.clone(), precision
         self.cfg = with_segkit_keys(cfg).clone()
         self.cfg.defrost()
         device = torch.device(cfg.MODEL.DEVICE)

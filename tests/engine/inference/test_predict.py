@@ -18,10 +18,10 @@ from pycocotools.coco import COCO
 from segkit.cli.main import main
 from segkit.data.class_counts import resolve_for_categories
 from segkit.data.toy import dataset as toy
-from segkit.engine.inference.folder import choose_output_names
 from segkit.engine.inference.folder import predict as predict_images
 from segkit.engine.inference.image_inputs import find_images
 from segkit.engine.inference.model import SegmentationModel
+from segkit.engine.inference.output_names import choose_output_names
 from segkit.engine.setup import read_config
 from segkit.formats import coco, image_files, png
 from segkit.utils.errors import DatasetError
@@ -376,7 +376,12 @@ def test_a_model_with_a_semantic_output_only(toy_folder: Path, tmp_path: Path) -
     torch.save({"model": build_model(cfg).state_dict(), "segkit": saved}, tmp_path / "model.pth")
     arguments = ["--weights", tmp_path / "model.pth", "--output", tmp_path / "out", "--input", toy_folder / "images"]
     assert main([str(word) for word in ["predict", "--config-file", CONFIG, *arguments, "--opts", *semantic]]) == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"labels", "overlays"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "labels",
+        "overlays",
+        "predict.json",
+        "records.jsonl",
+    }
     names = [category.name for category in toy.CATEGORIES.categories]
     assert json.loads((tmp_path / "out" / "labels" / "classes.json").read_text()) == names
     maps = image_files.find_by_suffix(tmp_path / "out" / "labels")
