@@ -233,7 +233,7 @@ def add_number(parser: argparse.ArgumentParser, option: str, default: int, help:
 def add_drawing_options(parser: argparse.ArgumentParser) -> None:
     """Declare how overlays are drawn; `get_drawing_options` reads the values."""
     weight = "weight of the colours in overlays, from 0, outlines alone, to 1 (default: %(default)s)"
-    parser.add_argument("--alpha", type=_parse_share, default=0.55, metavar="SHARE", help=weight)
+    parser.add_argument("--alpha", type=parse_share, default=0.55, metavar="SHARE", help=weight)
     parser.add_argument("--no-names", dest="names", action="store_false", help="write no class names into overlays")
 
 
@@ -242,7 +242,8 @@ def get_drawing_options(args: argparse.Namespace) -> dict[str, Any]:
     return {"alpha": args.alpha, "names": args.names}
 
 
-def _parse_share(text: str) -> float:
+def parse_share(text: str) -> float:
+    """Parse a number from 0 to 1, as a type of argparse."""
     try:
         share = float(text)
     except ValueError:

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segkit.cli import arguments
 from segkit.runtime.tiling.grid import DEFAULT_OVERLAP_PX, TileGrid
@@ -16,6 +16,8 @@ from segkit.utils.text import make_printable
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+
+SAVED = ("overlays", "masks", "json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: MODEL.DEVICE, and the CPU without a GPU)")
     precision = "float32, bfloat16, float16, or auto, the fastest that the device has (default: %(default)s)"
     parser.add_argument("--precision", default="float32", metavar="TYPE", help=precision)
+    score = "leave out things and instances of a lower score (default: %(default)s, none)"
+    parser.add_argument("--score-threshold", type=arguments.parse_share, default=0.0, metavar="SCORE", help=score)
+    parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="write these classes only")
+    save = "what is written (default: all); JSONs alone are the fastest"
+    parser.add_argument("--save", nargs="+", choices=SAVED, default=SAVED, help=save)
     parser.add_argument("--overwrite", action="store_true", help="replace the results of another run in the folder")
     arguments.add_plugins(parser)
     arguments.add_drawing_options(parser)
@@ -67,17 +74,25 @@ def run(args: argparse.Namespace) -> None:
     videos, images = [path for path in images if is_video(path)], [path for path in images if not is_video(path)]
     if videos:
         check_video_extra()
+        if not {"masks", "json"} <= {*args.save}:
+            problem = "the masks and the JSON of videos belong together"
+            raise ConfigError(problem, where="--save", remedy="give both masks and json")
     for folder in (args.output, *(args.output / name for name in PNG_FOLDERS)):
         check_output_folder(folder)
     cfg = _read_config(args)
     select_dtype(args.precision, torch.device(cfg.MODEL.DEVICE))  # checked before the weights are read
     drawing = {**arguments.get_drawing_options(args), "scores": args.scores}
     unreadable: list[DatasetError] = []
-    options = {name: getattr(args, name) for name in ("precision", "batch_size", "overwrite", "tile", "overlap")}
-    job = FolderJob(cfg, images, args.output, drawing, find_root(args.input), **options) if images else None
+    options = {
+        name: getattr(args, name) for name in ("precision", "batch_size", "overwrite", "tile", "overlap", "save")
+    }
+    chosen: dict[str, Any] = {"min_score": args.score_threshold, "classes": args.classes}
+    job = FolderJob(cfg, images, args.output, drawing, find_root(args.input), **options, **chosen) if images else None
     model = SegmentationModel(cfg, precision=args.precision)
     written = job.run(model, unreadable.append) if job else []
-    written += predict_videos(model, videos, args.output, drawing, unreadable.append) if videos else []
+    if videos:
+        chosen["overlays"] = "overlays" in args.save
+        written += predict_videos(model, videos, args.output, drawing, unreadable.append, **chosen)
     for path in dict.fromkeys(written):
         print(path)
     for error in unreadable:

@@ -9,8 +9,9 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,18 @@ from segkit.engine.inference.output_names import choose_output_names
 from segkit.engine.inference.run_description import describe_run
 from segkit.formats import coco, png
 from segkit.formats.pixel_limit import without_pixel_limit
-from segkit.runtime.prediction import LABELS, OVERLAYS, PANOPTIC, Prediction
-from segkit.runtime.records import PANOPTIC_JSON, PredictionRecords
+from segkit.runtime.prediction import JSON, LABELS, OVERLAYS, PANOPTIC, Prediction
+from segkit.runtime.records import PredictionRecords
+from segkit.runtime.selection import find_category_ids, select_segments
 from segkit.runtime.tiling import DEFAULT_OVERLAP_PX
 from segkit.structures import compute_areas_px
-from segkit.utils.errors import DatasetError
+from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import dump_json
 from segkit.utils.progress import progress_bar
 
 PNG_FOLDERS = (OVERLAYS, PANOPTIC, LABELS)
+MASKS = "masks"
+SAVED = (OVERLAYS, MASKS, JSON)
 READERS = WRITERS = 2  # threads
 
 log = logging.getLogger(__name__)
@@ -73,9 +77,9 @@ class FolderJob:
     """Images and the folder of their results, checked before the model is loaded.
 
     `run` writes overlays/*.png, and what the model gives: instances.json (COCO, RLE, with scores); panoptic.json and
-    panoptic/*.png; or, for a model with a semantic output only, labels/*.png and labels/classes.json. The image ids are
-    1..N in the order of `images`. The `images` tables of the JSONs map them to file names. PNGs have the path of their
-    image below `root`, see `choose_output_names`.
+    panoptic/*.png; or, for a model with a semantic output only, labels/*.png and labels/classes.json. The `images`
+    tables of the JSONs map image ids to file names. PNGs have the path of their image below `root`, see
+    `choose_output_names`.
 
     Each image has a line in records.jsonl when its files are complete. If the process is ended, an equal job goes on
     with the others. Memory does not grow with the number of images, but by some bytes for each.
@@ -91,6 +95,9 @@ class FolderJob:
         overwrite: results of another run in the folder are replaced.
         tile: side of the tiles that images are cut into, in pixels; 0: none, see `SegmentationModel`.
         overlap: pixels that neighbouring tiles share.
+        min_score: things and instances of a lower score are left out, [0, 1].
+        classes: names of the classes that are written; empty: all.
+        save: what is written, of `SAVED`. JSONs alone cost no drawing and no PNGs.
 
     Raises:
         DatasetError: the folder has results of another run, or cannot be read.
@@ -109,16 +116,32 @@ class FolderJob:
         overwrite: bool = False,
         tile: int = 0,
         overlap: int = DEFAULT_OVERLAP_PX,
+        min_score: float = 0.0,
+        classes: Collection[str] = (),
+        save: Collection[str] = SAVED,
     ) -> None:
         self.paths, self.root = [Path(image) for image in images], Path(root or find_root(map(str, images)))
         self.file_names = [Path(os.path.relpath(path, self.root)).as_posix() for path in self.paths]
         self.output, self.drawing = Path(output), dict(drawing or {})
         self.batch_size, self.tile, self.overlap = batch_size, tile, overlap
+        self.min_score, self.classes, self.save = (
+            min_score,
+            sorted({*classes}),
+            [name for name in SAVED if name in save],
+        )
         self.png_names = choose_output_names(self.file_names)
         self.seconds = {"reading": 0.0, "network": 0.0, "writing": 0.0}
         names = [name for pair in zip(map(os.path.abspath, self.paths), self.file_names, strict=True) for name in pair]
-        tiles = [tile, overlap] if tile else None
-        run = describe_run(cfg, precision, names, drawing=self.drawing, tiles=tiles)
+        run = describe_run(
+            cfg,
+            precision,
+            names,
+            drawing=self.drawing,
+            tiles=[tile, overlap] if tile else None,
+            score_threshold=min_score or None,
+            classes=self.classes or None,
+            save=self.save,
+        )
         self.records = PredictionRecords(output, run, len(self.paths), overwrite=overwrite)
 
     def run(
@@ -135,10 +158,13 @@ class FolderJob:
             The files and folders that were written.
 
         Raises:
-            ConfigError: the model gives neither a panoptic map nor masks nor semantic classes.
+            ConfigError: the model lacks a class, or gives neither a panoptic map nor masks nor semantic classes, or
+                nothing of `save`.
             DatasetError: an image cannot be read, see `on_unreadable`, or none; or an output cannot be written.
         """
         self.model, records = model, self.records
+        category_ids = find_category_ids(self.classes, model.categories) if self.classes else None
+        self.select = partial(select_segments, min_score=self.min_score, category_ids=category_ids)
         if len(records):
             log.info("%d of %d images are done already", len(records), len(self.paths))
         try:
@@ -149,12 +175,11 @@ class FolderJob:
             tables = records.write_tables(model.categories)
         finally:
             records.close()
-        written = [self.output / OVERLAYS, *tables]
-        if self.output / PANOPTIC_JSON in tables:
-            written.append(self.output / PANOPTIC)
-        elif not tables:
-            dump_json(self.output / LABELS / "classes.json", [*model.space.names])
-            written.append(self.output / LABELS)
+        written = [self.output / OVERLAYS] * (OVERLAYS in self.save) + tables
+        if masks := next(iter(records)).get("masks"):
+            written.append(self.output / masks)
+            if masks == LABELS:
+                dump_json(self.output / LABELS / "classes.json", [*model.space.names])
         return written
 
     def _predict(self, on_unreadable: Callable[[DatasetError], object] | None) -> None:
@@ -227,16 +252,30 @@ class FolderJob:
 
     def _write(self, position: int, prediction: Prediction) -> dict[str, Any]:
         """Write the PNGs of an image; its record."""
-        content, png_name = prediction.to_coco(position + 1), self.png_names[position]
+        png_name, prediction = self.png_names[position], self.select(prediction)
+        record = self._build_record(position, prediction) if JSON in self.save else {}
+        if prediction.panoptic is None and prediction.instances is None and self.save == [JSON]:
+            problem, remedy = "the model gives classes alone, which have no JSON", "save masks or overlays"
+            raise ConfigError(problem, where="--save json", remedy=remedy)
+        if MASKS in self.save:
+            if prediction.panoptic is not None:
+                record["masks"] = PANOPTIC
+                coco.write_png(self.output / PANOPTIC / png_name, prediction.panoptic.segment_ids)
+            elif prediction.instances is None and prediction.semantic is not None:
+                record["masks"] = LABELS
+                png.write_labels(self.output / LABELS / png_name, prediction.semantic)
+        if OVERLAYS in self.save:
+            png.write(self.output / OVERLAYS / png_name, np.asarray(prediction.plot(**self.drawing)))
+        return record
+
+    def _build_record(self, position: int, prediction: Prediction) -> dict[str, Any]:
+        """COCO's entries of an image."""
+        content = prediction.to_coco(position + 1)
         record = {"image": content["image"]}
         if "instances" in content:
             areas_px = compute_areas_px(result["segmentation"] for result in content["instances"])
             columns = zip(content["instances"], areas_px, strict=True)
             record["instances"] = [{"iscrowd": 0, "area": float(area_px), **result} for result, area_px in columns]
-        if prediction.panoptic is not None:
-            coco.write_png(self.output / PANOPTIC / png_name, prediction.panoptic.segment_ids)
-            record["panoptic"] = {**content["panoptic"], "file_name": png_name}
-        elif prediction.instances is None and prediction.semantic is not None:
-            png.write_labels(self.output / LABELS / png_name, prediction.semantic)
-        png.write(self.output / OVERLAYS / png_name, np.asarray(prediction.plot(**self.drawing)))
+        if "panoptic" in content:
+            record["panoptic"] = {**content["panoptic"], "file_name": self.png_names[position]}
         return record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import numpy as np
 from segkit.engine.inference.model import SegmentationModel
 from segkit.formats import coco, vipseg
 from segkit.runtime.prediction import OVERLAYS
+from segkit.runtime.selection import find_category_ids, select_segments
 from segkit.runtime.video_prediction import predict_video
 from segkit.structures import PanopticSegmentation
 from segkit.utils.errors import DatasetError
@@ -25,6 +26,10 @@ def predict_videos(
     output: str | Path,
     drawing: Mapping[str, Any] | None = None,
     on_broken: Callable[[DatasetError], object] | None = None,
+    *,
+    min_score: float = 0.0,
+    classes: Collection[str] = (),
+    overlays: bool = True,
 ) -> list[Path]:
     """Predict videos and write overlays/*.mp4, pan_pred/<video>/*.png and pred.json (VIPSeg's format) below `output`.
 
@@ -36,17 +41,21 @@ def predict_videos(
         output: folder to write to.
         drawing: keyword arguments of `draw_panoptic`: alpha, names, scores.
         on_broken: takes the error of a video that cannot be read or breaks off, and the others go on; None raises it.
+        min_score: things of a lower score are left out, [0, 1].
+        classes: names of the classes that are written; empty: all.
+        overlays: whether overlays are written.
 
     Returns:
         The files and folders that were written.
 
     Raises:
-        ConfigError: the model has no panoptic output, or PyAV is not installed.
+        ConfigError: the model has no panoptic output or lacks a class, or PyAV is not installed.
         DatasetError: a video cannot be read, see `on_broken`, or an output cannot be written.
     """
+    category_ids = find_category_ids(classes, model.categories) if classes else None
 
     def segment(frame: np.ndarray) -> PanopticSegmentation:
-        panoptic = model(frame, outputs=PANOPTIC).panoptic
+        panoptic = select_segments(model(frame, outputs=PANOPTIC), min_score, category_ids).panoptic
         assert panoptic is not None  # the model raises ConfigError if it has no panoptic output
         return panoptic
 
@@ -54,11 +63,11 @@ def predict_videos(
     with vipseg.VideoWriter(output, model.categories) as writer:
         for number, path in enumerate(track([*videos], "predicting videos")):
             video_id = Path(names[number]).stem
-            overlay = output / OVERLAYS / f"{video_id}.mp4"
+            overlay = output / OVERLAYS / f"{video_id}.mp4" if overlays else None
             try:
                 predict_video(path, segment, writer, video_id, overlay, drawing=drawing, on_broken=on_broken)
             except DatasetError as error:
                 if on_broken is None:
                     raise
                 on_broken(error)
-    return [output / name for name in (OVERLAYS, vipseg.PRED_JSON, vipseg.PRED_FOLDER)]
+    return [output / name for name in (*([OVERLAYS] * overlays), vipseg.PRED_JSON, vipseg.PRED_FOLDER)]

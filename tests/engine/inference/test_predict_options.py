@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from segkit.cli.main import main
 from tests.engine.inference import CONFIG
@@ -63,3 +65,45 @@ def test_device_and_precision(images: Path, tmp_path: Path, capsys: pytest.Captu
         device = [] if option == "--device" else ["--device", "cpu"]
         assert run(*given, *device, option, value) == 1
         assert message in capsys.readouterr().err
+
+
+def test_scores_classes_and_outputs_are_chosen(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left out is in no file; JSONs alone are those of all outputs, without drawing or PNGs."""
+    given = ["--config-file", CONFIG, "--weights", weights, "--input", images / "1.png", "--output"]
+    assert run(*given, tmp_path / "all") == 0
+    everything = load(tmp_path / "all/instances.json")
+    scores = sorted(entry["score"] for entry in everything["annotations"])
+    middle = scores[len(scores) // 2]
+    names = {entry["id"]: entry["name"] for entry in load(tmp_path / "all/panoptic.json")["categories"]}
+    name = names[everything["annotations"][0]["category_id"]]
+    chosen = ["--score-threshold", middle, "--classes", name]
+    assert run(*given, tmp_path / "part", *chosen) == 0
+    kept = [e for e in everything["annotations"] if e["score"] >= middle and names[e["category_id"]] == name]
+    instances = load(tmp_path / "part/instances.json")["annotations"]
+    assert kept
+    assert [entry["segmentation"] for entry in instances] == [entry["segmentation"] for entry in kept]
+    (panoptic,) = load(tmp_path / "part/panoptic.json")["annotations"]
+    assert {names[info["category_id"]] for info in panoptic["segments_info"]} <= {name}
+    ids = np.asarray(Image.open(tmp_path / "part/panoptic/1.png")).astype(np.int64) @ [1, 256, 65536]
+    assert {*np.unique(ids).tolist()} - {0} == {info["id"] for info in panoptic["segments_info"]}
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        for function in ("coco.write_png", "png.write", "Prediction.plot"):
+            patch.setattr(f"segkit.engine.inference.folder.{function}", fail)
+        assert run(*given, tmp_path / "json", *chosen, "--save", "json") == 0
+    assert {path.name for path in (tmp_path / "json").iterdir()} == {
+        *("instances.json", "panoptic.json", "predict.json", "records.jsonl")
+    }
+    for table in ("instances.json", "panoptic.json"):
+        assert load(tmp_path / "json" / table) == load(tmp_path / "part" / table)
+    capsys.readouterr()
+    assert run(*given, tmp_path / "json", *chosen, "--save", "overlays") == 1
+    assert "has results of another run: other save" in capsys.readouterr().err
+    assert run(*given, tmp_path / "none", "--classes", "discc") == 1
+    assert "the model has no class 'discc'; did you mean 'disc'?" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
