@@ -32,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="images, videos, folders of images or patterns; JSONs name images relative to the folder that all share",
     )
+    listed = "COCO file: predict the images that it lists, below the folder --input, with their ids and file names"
+    parser.add_argument("--images-json", metavar="FILE", help=listed)
     parser.add_argument(
         "--output", required=True, type=Path, metavar="DIR", help="folder to write to, without inputs in it"
     )
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from segkit.engine.inference.folder import PNG_FOLDERS, FolderJob
-    from segkit.engine.inference.image_inputs import check_apart, find_images, find_root
+    from segkit.engine.inference.image_inputs import check_apart, find_images, find_root, read_image_list
     from segkit.engine.inference.model import SegmentationModel
     from segkit.engine.inference.precision import select_dtype
     from segkit.engine.inference.videos import predict_videos
@@ -69,9 +71,17 @@ def run(args: argparse.Namespace) -> None:
 
     if args.tile:
         TileGrid((1, 1), args.tile, args.overlap)  # checked before the model is loaded
-    images = find_images(args.input, args.output)
-    check_apart(images, args.output, PNG_FOLDERS)
-    videos, images = [path for path in images if is_video(path)], [path for path in images if not is_video(path)]
+    listed: dict[str, Any] = {}
+    videos: list[Path] = []
+    if args.images_json:
+        if len(args.input) > 1 or not os.path.isdir(args.input[0]):
+            raise ConfigError("expected one folder, below which the listed images are", where="--input")
+        images, *names = read_image_list(args.images_json, args.input[0])
+        listed = dict(zip(("file_names", "image_ids"), names, strict=True))
+    else:
+        images = find_images(args.input, args.output)
+        videos, images = [path for path in images if is_video(path)], [path for path in images if not is_video(path)]
+    check_apart([*images, *videos], args.output, PNG_FOLDERS)
     if videos:
         check_video_extra()
         if not {"masks", "json"} <= {*args.save}:
@@ -87,7 +97,11 @@ def run(args: argparse.Namespace) -> None:
         name: getattr(args, name) for name in ("precision", "batch_size", "overwrite", "tile", "overlap", "save")
     }
     chosen: dict[str, Any] = {"min_score": args.score_threshold, "classes": args.classes}
-    job = FolderJob(cfg, images, args.output, drawing, find_root(args.input), **options, **chosen) if images else None
+    job = (
+        FolderJob(cfg, images, args.output, drawing, find_root(args.input), **options, **chosen, **listed)
+        if images
+        else None
+    )
     model = SegmentationModel(cfg, precision=args.precision)
     written = job.run(model, unreadable.append) if job else []
     if videos:

@@ -29,7 +29,7 @@ from segkit.runtime.prediction import JSON, LABELS, OVERLAYS, PANOPTIC, Predicti
 from segkit.runtime.records import PredictionRecords
 from segkit.runtime.selection import find_category_ids, select_segments
 from segkit.runtime.tiling import DEFAULT_OVERLAP_PX
-from segkit.structures import compute_areas_px
+from segkit.structures import ImageId, compute_areas_px
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import dump_json
 from segkit.utils.progress import progress_bar
@@ -97,6 +97,8 @@ class FolderJob:
         overlap: pixels that neighbouring tiles share.
         min_score: things and instances of a lower score are left out, [0, 1].
         classes: names of the classes that are written; empty: all.
+        image_ids: id of each image in the JSONs; None: 1..N.
+        file_names: name of each image in the JSONs; None: its path relative to `root`.
         save: what is written, of `SAVED`. JSONs alone cost no drawing and no PNGs.
 
     Raises:
@@ -118,10 +120,13 @@ class FolderJob:
         overlap: int = DEFAULT_OVERLAP_PX,
         min_score: float = 0.0,
         classes: Collection[str] = (),
+        image_ids: Sequence[ImageId] | None = None,
+        file_names: Sequence[str] | None = None,
         save: Collection[str] = SAVED,
     ) -> None:
         self.paths, self.root = [Path(image) for image in images], Path(root or find_root(map(str, images)))
-        self.file_names = [Path(os.path.relpath(path, self.root)).as_posix() for path in self.paths]
+        relative = (Path(os.path.relpath(path, self.root)).as_posix() for path in self.paths)
+        self.file_names, self.image_ids = [*(file_names or relative)], image_ids or range(1, len(self.paths) + 1)
         self.output, self.drawing = Path(output), dict(drawing or {})
         self.batch_size, self.tile, self.overlap = batch_size, tile, overlap
         self.min_score, self.classes, self.save = (
@@ -131,7 +136,7 @@ class FolderJob:
         )
         self.png_names = choose_output_names(self.file_names)
         self.seconds = {"reading": 0.0, "network": 0.0, "writing": 0.0}
-        names = [name for pair in zip(map(os.path.abspath, self.paths), self.file_names, strict=True) for name in pair]
+        names = [*map(os.path.abspath, self.paths), *self.file_names, *map(repr, image_ids or ())]
         run = describe_run(
             cfg,
             precision,
@@ -270,7 +275,7 @@ class FolderJob:
 
     def _build_record(self, position: int, prediction: Prediction) -> dict[str, Any]:
         """COCO's entries of an image."""
-        content = prediction.to_coco(position + 1)
+        content = prediction.to_coco(self.image_ids[position])
         record = {"image": content["image"]}
         if "instances" in content:
             areas_px = compute_areas_px(result["segmentation"] for result in content["instances"])

@@ -7,8 +7,13 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from segkit.formats import coco
+from segkit.structures import ImageId
 from segkit.utils.errors import DatasetError
+from segkit.utils.file_names import resolve_names
+from segkit.utils.files import load_json
 from segkit.utils.text import abbreviate
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
@@ -49,6 +54,48 @@ def find_images(inputs: Iterable[str], output: str | Path | None = None) -> list
     if skipped:
         log.warning("skipped %d hidden or system files: %s", len(skipped), abbreviate(skipped))
     return [*images.values()]
+
+
+class ListedImages(NamedTuple):
+    """Images of a list in COCO's format.
+
+    Attributes:
+        paths: their files.
+        file_names: their names in the list.
+        image_ids: their ids in the list.
+    """
+
+    paths: list[Path]
+    file_names: list[str]
+    image_ids: list[ImageId]
+
+
+def read_image_list(json_path: str | Path, root: str | Path) -> ListedImages:
+    """Read the images that a COCO file lists, such as image_info_test-dev2017.json. The images are not opened.
+
+    Args:
+        json_path: JSON with the table `images`; annotations are not read.
+        root: folder that the file names are relative to. Names in another spelling are found as readers find them.
+
+    Returns:
+        The images in the order of the list.
+
+    Raises:
+        DatasetError: the list cannot be read, is empty, or names files outside `root`; or none of the files is there.
+    """
+    json_path, root = Path(json_path), Path(root)
+    content = load_json(json_path)
+    if not isinstance(content, dict):
+        raise DatasetError("expected an object with the table `images`", where=json_path)
+    entries = coco.read_images(content, json_path)
+    if not entries:
+        raise DatasetError("expected a list of images, got none", where=json_path)
+    file_names = [entry["file_name"] for entry in entries.values()]
+    paths = [root / name for name in resolve_names(root, file_names)]
+    if not any(map(os.path.lexists, paths)):
+        problem = f"none of the {len(paths)} images of {json_path} is in the folder: {abbreviate(file_names)}"
+        raise DatasetError(problem, where=root, remedy="give the folder that the file names are relative to")
+    return ListedImages(paths, file_names, [*entries])
 
 
 def find_root(inputs: Iterable[str]) -> Path:

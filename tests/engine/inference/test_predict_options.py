@@ -107,3 +107,33 @@ def test_scores_classes_and_outputs_are_chosen(
     assert run(*given, tmp_path / "none", "--classes", "discc") == 1
     assert "the model has no class 'discc'; did you mean 'disc'?" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_listed_images_keep_their_ids_and_names(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the order of the list; a listed image that is missing is reported."""
+    entries = [
+        {"id": image_id, "file_name": f"in/{name}.png", "height": 128, "width": 128}
+        for image_id, name in ((90, "2"), ("x", "gone"), (7, "1"))
+    ]
+    listed = tmp_path / "image_info_test.json"
+    listed.write_text(json.dumps({"images": entries, "categories": []}))
+    given = ["--config-file", CONFIG, "--weights", weights, "--save", "json", "--images-json", listed]
+    given += ["--output", tmp_path / "out"]
+    assert run(*given, "--input", tmp_path) == 1
+    error = capsys.readouterr().err
+    assert "gone.png" in error
+    assert "1 of 3 images cannot be read and have no prediction" in error
+    for table in ("panoptic.json", "instances.json"):
+        content = load(tmp_path / "out" / table)
+        assert content["images"] == [entries[0], entries[2]]
+        assert {entry["image_id"] for entry in content["annotations"]} == {90, 7}
+    entries[0]["id"] = 91
+    listed.write_text(json.dumps({"images": entries}))
+    assert run(*given, "--input", tmp_path) == 1
+    assert "has results of another run: other images" in capsys.readouterr().err
+    assert run(*given, "--input", images) == 1
+    assert "none of the 3 images of" in capsys.readouterr().err
+    assert run(*given, "--input", images / "1.png") == 1
+    assert "--input: expected one folder, below which the listed images are" in capsys.readouterr().err
