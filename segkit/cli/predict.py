@@ -29,14 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input",
         nargs="+",
-        required=True,
+        default=[],
         help="images, videos, folders of images or patterns; JSONs name images relative to the folder that all share",
     )
     listed = "COCO file: predict the images that it lists, below the folder --input, with their ids and file names"
     parser.add_argument("--images-json", metavar="FILE", help=listed)
-    parser.add_argument(
-        "--output", required=True, type=Path, metavar="DIR", help="folder to write to, without inputs in it"
-    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write to, without inputs in it")
     arguments.add_number(parser, "--batch-size", 1, "images of one size that the network takes at once")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: MODEL.DEVICE, and the CPU without a GPU)")
     precision = "float32, bfloat16, float16, or auto, the fastest that the device has (default: %(default)s)"
@@ -46,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="write these classes only")
     save = "what is written (default: all); JSONs alone are the fastest"
     parser.add_argument("--save", nargs="+", choices=SAVED, default=SAVED, help=save)
+    shard = "predict part I of N into a folder that all share (default: all, or a part for each of torchrun's ranks)"
+    parser.add_argument("--shard", type=_parse_shard, metavar="I/N", help=shard)
+    merge = "only write the JSONs of a folder whose shards are complete"
+    parser.add_argument("--merge", type=Path, metavar="OUTPUT", help=merge)
     parser.add_argument("--overwrite", action="store_true", help="replace the results of another run in the folder")
     arguments.add_plugins(parser)
     arguments.add_drawing_options(parser)
@@ -59,49 +61,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Predict and print the written paths; images that cannot be read are reported, and the others are predicted."""
+    if args.merge:
+        _merge(args.merge)
+        return
+    if not args.input or not args.output:
+        raise ConfigError("expected --input and --output, or --merge alone", remedy="see segkit predict --help")
     arguments.load_plugins(args)
     import torch
 
     from segkit.engine.inference.folder import PNG_FOLDERS, FolderJob
-    from segkit.engine.inference.image_inputs import check_apart, find_images, find_root, read_image_list
+    from segkit.engine.inference.image_inputs import check_apart, find_root
     from segkit.engine.inference.model import SegmentationModel
     from segkit.engine.inference.precision import select_dtype
     from segkit.engine.inference.videos import predict_videos
-    from segkit.runtime.video import check_video_extra, is_video
 
     if args.tile:
         TileGrid((1, 1), args.tile, args.overlap)  # checked before the model is loaded
-    listed: dict[str, Any] = {}
-    videos: list[Path] = []
-    if args.images_json:
-        if len(args.input) > 1 or not os.path.isdir(args.input[0]):
-            raise ConfigError("expected one folder, below which the listed images are", where="--input")
-        images, *names = read_image_list(args.images_json, args.input[0])
-        listed = dict(zip(("file_names", "image_ids"), names, strict=True))
-    else:
-        images = find_images(args.input, args.output)
-        videos, images = [path for path in images if is_video(path)], [path for path in images if not is_video(path)]
+    images, videos, listed = _find_inputs(args)
     check_apart([*images, *videos], args.output, PNG_FOLDERS)
+    shard = _choose_shard(args)
     if videos:
-        check_video_extra()
-        if not {"masks", "json"} <= {*args.save}:
-            problem = "the masks and the JSON of videos belong together"
-            raise ConfigError(problem, where="--save", remedy="give both masks and json")
+        _check_videos(args, shard)
     for folder in (args.output, *(args.output / name for name in PNG_FOLDERS)):
         check_output_folder(folder)
     cfg = _read_config(args)
     select_dtype(args.precision, torch.device(cfg.MODEL.DEVICE))  # checked before the weights are read
     drawing = {**arguments.get_drawing_options(args), "scores": args.scores}
     unreadable: list[DatasetError] = []
-    options = {
-        name: getattr(args, name) for name in ("precision", "batch_size", "overwrite", "tile", "overlap", "save")
-    }
+    names = ("precision", "batch_size", "overwrite", "tile", "overlap", "save")
+    options = {name: getattr(args, name) for name in names}
     chosen: dict[str, Any] = {"min_score": args.score_threshold, "classes": args.classes}
-    job = (
-        FolderJob(cfg, images, args.output, drawing, find_root(args.input), **options, **chosen, **listed)
-        if images
-        else None
-    )
+    options |= {"shard": shard, **listed}
+    root = find_root(args.input)
+    job = FolderJob(cfg, images, args.output, drawing, root, **options, **chosen) if images else None
     model = SegmentationModel(cfg, precision=args.precision)
     written = job.run(model, unreadable.append) if job else []
     if videos:
@@ -116,6 +108,66 @@ def run(args: argparse.Namespace) -> None:
         have = "have no prediction, or none from where they break off" if videos else "have no prediction"
         problem = f"{len(unreadable)} of {count} {kinds} cannot be read and {have}"
         raise DatasetError(problem, remedy="see the lines above")
+
+
+def _find_inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path], dict[str, Any]]:
+    """The images, the videos, and the names and ids of listed images as options of `FolderJob`."""
+    from segkit.engine.inference.image_inputs import find_images, read_image_list
+    from segkit.runtime.video import is_video
+
+    if not args.images_json:
+        paths = find_images(args.input, args.output)
+        return [path for path in paths if not is_video(path)], [path for path in paths if is_video(path)], {}
+    if len(args.input) > 1 or not os.path.isdir(args.input[0]):
+        raise ConfigError("expected one folder, below which the listed images are", where="--input")
+    listed = read_image_list(args.images_json, args.input[0])
+    return listed.paths, [], {"file_names": listed.file_names, "image_ids": listed.image_ids}
+
+
+def _choose_shard(args: argparse.Namespace) -> tuple[int, int]:
+    """The shard of this process: `--shard`, divided among torchrun's ranks. A rank takes the GPU of its local rank."""
+    import torch
+
+    from segkit.engine.distributed.launch_plan import LaunchPlan, plan_launch
+
+    # A Slurm batch script has the variables of a rank without being one.
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
+    plan = plan_launch(environment=variables) if "LOCAL_RANK" in variables else LaunchPlan()
+    shard, shards = args.shard or (1, 1)
+    if plan.world_size > 1 and args.device is None and torch.cuda.is_available():
+        args.device = f"cuda:{plan.local_rank % torch.cuda.device_count()}"
+    return (shard - 1) * plan.world_size + plan.rank + 1, shards * plan.world_size
+
+
+def _check_videos(args: argparse.Namespace, shard: tuple[int, int]) -> None:
+    from segkit.runtime.video import check_video_extra
+
+    check_video_extra()
+    if shard[1] > 1:
+        raise ConfigError("videos have one JSON, which shards cannot share", remedy="predict videos in one process")
+    if not {"masks", "json"} <= {*args.save}:
+        problem = "the masks and the JSON of videos belong together"
+        raise ConfigError(problem, where="--save", remedy="give both masks and json")
+
+
+def _merge(folder: Path) -> None:
+    """Write the JSONs of shards and print them; images that could not be read are reported."""
+    from segkit.runtime.records import merge_shards
+
+    tables, errors = merge_shards(folder)
+    for path in tables:
+        print(path)
+    for error in errors:
+        print(make_printable(error), file=sys.stderr)
+    if errors:
+        raise DatasetError(f"{len(errors)} images could not be read", where=folder, remedy="see the lines above")
+
+
+def _parse_shard(text: str) -> tuple[int, int]:
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise argparse.ArgumentTypeError(f"expected I/N with I from 1 to N, got {text!r}")
+    return int(index), int(count)
 
 
 def _read_config(args: argparse.Namespace) -> CfgNode:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from segkit.runtime.records import PredictionRecords
+from segkit.runtime.records import PredictionRecords, merge_shards
 from segkit.structures import Category, CategorySet
 from segkit.utils.errors import DatasetError
 
@@ -52,7 +52,7 @@ def test_a_run_goes_on_where_it_was_killed(tmp_path: Path) -> None:
         (tmp_path / "records.jsonl").write_bytes(content[:-cut])
         records = PredictionRecords(tmp_path, PARTS, 3)
         assert [position in records for position in range(3)] == [True, False, False]
-        assert (tmp_path / "records.jsonl").read_bytes() == content.splitlines(keepends=True)[0]
+        assert (tmp_path / "records.jsonl").read_bytes() == b"".join(content.splitlines(keepends=True)[:2])
     again = write(tmp_path, 2, 1)
     assert len(again) == 3
     assert [record["image"]["id"] for record in again] == [1, 2, 3]
@@ -78,3 +78,28 @@ def test_results_of_another_run_are_refused_or_replaced(tmp_path: Path) -> None:
 def test_nothing_is_written_without_a_record(tmp_path: Path) -> None:
     write(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_shards_are_merged_in_the_order_of_the_images(tmp_path: Path) -> None:
+    """Image 1 of 5 belongs to shard 2 of 3 and cannot be read; shard 3 has image 2 alone."""
+    for shard, positions in ((1, (0, 3)), (2, (4,))):
+        records = PredictionRecords(tmp_path, PARTS, 5, shard=(shard, 3))
+        records.categories = CATEGORIES
+        for position in positions:
+            records.add(position, build_record(position))
+        if shard == 2:
+            records.add_error(1, "1.png: no image")
+        records.close()
+    message = "1 of 5 images are not predicted: of 3 shards, 3 is not complete; run the same command with --shard"
+    with pytest.raises(DatasetError, match=message):
+        merge_shards(tmp_path)
+    other = PredictionRecords(tmp_path, {**PARTS, "weights": "c"}, 5, shard=(3, 3), overwrite=True)
+    assert len(other) == 0
+    last = PredictionRecords(tmp_path, PARTS, 5, shard=(1, 1))  # with another number of shards
+    assert [position for position in range(5) if position in last] == [0, 3, 4]
+    last.categories = CATEGORIES
+    last.add(2, build_record(2))
+    last.close()
+    tables, errors = merge_shards(tmp_path)
+    assert errors == ["1.png: no image"]
+    assert [entry["id"] for entry in json.loads(tables[0].read_text(encoding="utf-8"))["images"]] == [1, 3, 4, 5]

@@ -99,6 +99,7 @@ class FolderJob:
         classes: names of the classes that are written; empty: all.
         image_ids: id of each image in the JSONs; None: 1..N.
         file_names: name of each image in the JSONs; None: its path relative to `root`.
+        shard: (I, N), I in 1..N: every Nth image from the Ith on; the process that ends last writes the JSONs.
         save: what is written, of `SAVED`. JSONs alone cost no drawing and no PNGs.
 
     Raises:
@@ -122,6 +123,7 @@ class FolderJob:
         classes: Collection[str] = (),
         image_ids: Sequence[ImageId] | None = None,
         file_names: Sequence[str] | None = None,
+        shard: tuple[int, int] = (1, 1),
         save: Collection[str] = SAVED,
     ) -> None:
         self.paths, self.root = [Path(image) for image in images], Path(root or find_root(map(str, images)))
@@ -147,7 +149,8 @@ class FolderJob:
             classes=self.classes or None,
             save=self.save,
         )
-        self.records = PredictionRecords(output, run, len(self.paths), overwrite=overwrite)
+        self.records = PredictionRecords(output, run, len(self.paths), overwrite=overwrite, shard=shard)
+        self.shard = shard
 
     def run(
         self, model: SegmentationModel, on_unreadable: Callable[[DatasetError], object] | None = None
@@ -172,8 +175,14 @@ class FolderJob:
         self.select = partial(select_segments, min_score=self.min_score, category_ids=category_ids)
         if len(records):
             log.info("%d of %d images are done already", len(records), len(self.paths))
+        records.categories = model.categories
         try:
             self._predict(on_unreadable)
+            if self.shard[1] > 1:
+                records.reload()
+                if records.list_missing():
+                    log.warning("%s; the last shard writes the JSONs", records.describe_missing())
+                    return [records.path] if records.path.is_file() else []
             if not len(records):
                 problem = f"expected images that can be read, got none among {len(self.paths)}"
                 raise DatasetError(problem, where=self.root)
@@ -189,7 +198,8 @@ class FolderJob:
 
     def _predict(self, on_unreadable: Callable[[DatasetError], object] | None) -> None:
         records, batch_size = self.records, self.batch_size
-        positions = [position for position in range(len(self.paths)) if position not in records]
+        shard, shards = self.shard
+        positions = [position for position in range(shard - 1, len(self.paths), shards) if position not in records]
         pending: deque[tuple[int, Future[dict[str, Any]]]] = deque()
         with (
             ThreadPoolExecutor(READERS) as readers,
@@ -241,6 +251,8 @@ class FolderJob:
                         other.cancel()
                     raise
                 on_unreadable(error)
+                if self.shard[1] > 1:
+                    self.records.add_error(position, str(error))
                 continue
             finally:
                 self.seconds["reading"] += time.perf_counter() - before

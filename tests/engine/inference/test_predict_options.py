@@ -104,8 +104,8 @@ def test_scores_classes_and_outputs_are_chosen(
     capsys.readouterr()
     assert run(*given, tmp_path / "json", *chosen, "--save", "overlays") == 1
     assert "has results of another run: other save" in capsys.readouterr().err
-    assert run(*given, tmp_path / "none", "--classes", "discc") == 1
-    assert "the model has no class 'discc'; did you mean 'disc'?" in capsys.readouterr().err
+    assert run(*given, tmp_path / "none", "--classes", "crates") == 1
+    assert "the model has no class 'crates'; did you mean 'crate'?" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
 
 
@@ -137,3 +137,36 @@ def test_listed_images_keep_their_ids_and_names(
     assert "none of the 3 images of" in capsys.readouterr().err
     assert run(*given, "--input", images / "1.png") == 1
     assert "--input: expected one folder, below which the listed images are" in capsys.readouterr().err
+
+
+def test_shards_give_what_one_process_gives(
+    weights: Path,
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Shard 2 is a rank of torchrun. The last one writes the JSONs; --merge does it again."""
+    given = ["--config-file", CONFIG, "--weights", weights, "--save", "json", "--input", images, "--output"]
+    tables, out = ("instances.json", "panoptic.json"), tmp_path / "out"
+    assert run(*given, tmp_path / "whole") == 0
+    assert run(*given, out, "--shard", "1/2") == 0
+    capsys.readouterr()
+    assert run("--merge", out) == 1
+    assert "1 of 2 images are not predicted: of 2 shards, 2 is not complete" in capsys.readouterr().err
+    ranks = {"RANK": 1, "LOCAL_RANK": 1, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "localhost"}
+    with monkeypatch.context() as patch:
+        for name, value in {**ranks, "MASTER_PORT": 29500}.items():
+            patch.setenv(name, str(value))
+        assert run(*given, out) == 0
+    assert (out / "records_2_of_2.jsonl").is_file()
+    for table in tables:
+        assert load(out / table) == load(tmp_path / "whole" / table)
+        (out / table).unlink()
+    assert run("--merge", out) == 0
+    for table in tables:
+        assert load(out / table) == load(tmp_path / "whole" / table)
+    assert run(*given, out, "--shard", "3/2") == 2
+    assert "expected I/N with I from 1 to N, got '3/2'" in capsys.readouterr().err
+    assert run("--input", images) == 1
+    assert "expected --input and --output, or --merge alone" in capsys.readouterr().err
