@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segkit.cli import arguments
-from segkit.runtime.tiling.grid import DEFAULT_OVERLAP_PX, TileGrid
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import check_output_folder
 from segkit.utils.text import make_printable
@@ -17,7 +16,9 @@ from segkit.utils.text import make_printable
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
+# Those of `FolderJob`, whose import is expensive.
 SAVED = ("overlays", "masks", "json")
+OVERLAP_PX = 128
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tiles = "cut images into tiles of this side, in pixels, so that they may be of any size; 0: do not"
     arguments.add_number(parser, "--tile", 0, tiles, minimum=0)
     overlap = "pixels that neighbouring tiles share: at least the side of most objects"
-    arguments.add_number(parser, "--overlap", DEFAULT_OVERLAP_PX, overlap, minimum=0)
+    arguments.add_number(parser, "--overlap", OVERLAP_PX, overlap, minimum=0)
     parser.add_argument("--no-scores", dest="scores", action="store_false", help="write no scores into overlays")
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config KEY VALUE pairs, last")
 
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> None:
     from segkit.engine.inference.model import SegmentationModel
     from segkit.engine.inference.precision import select_dtype
     from segkit.engine.inference.videos import predict_videos
+    from segkit.runtime.tiling import TileGrid
 
     if args.tile:
         TileGrid((1, 1), args.tile, args.overlap)  # checked before the model is loaded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segkit.cli import predict
 from segkit.cli.main import main
+from segkit.engine.inference.folder import FolderJob
 from tests.engine.inference import CONFIG
 
 
@@ -52,6 +55,11 @@ def test_runs_and_weights_with_a_config_beside_them_need_no_config_file(
     assert "has results of another run: other weights" in capsys.readouterr().err
     assert run(*given, tmp_path / "none") == 1
     assert "give --weights, a checkpoint or the folder of a run, or --config-file" in capsys.readouterr().err
+
+
+def test_the_defaults_are_those_of_the_job() -> None:
+    parameters = inspect.signature(FolderJob).parameters
+    assert [parameters[name].default for name in ("save", "overlap")] == [predict.SAVED, predict.OVERLAP_PX]
 
 
 def test_device_and_precision(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
