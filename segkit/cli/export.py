@@ -8,6 +8,7 @@ from typing import Any
 
 from segkit.cli import arguments
 from segkit.structures.graph_outputs import OUTPUTS
+from segkit.utils.bundles import SUFFIX
 from segkit.utils.errors import ConfigError
 
 
@@ -15,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands."""
     commands: dict[str, arguments.Command] = {
         "onnx": ("write one ONNX graph with fusion inside, and compare it with the model", _add_onnx, _export_onnx),
+        "bundle": ("write config, weights, classes and preprocessing as one file", _add_bundle, _export_bundle),
     }
     arguments.add_commands(parser, commands)
 
@@ -25,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_model(parser: argparse.ArgumentParser, suffix: str) -> None:
-    model = "weights, the folder of a run, or the config of a run"
+    model = "weights, the folder of a run, the config of a run, or a bundle"
     parser.add_argument("model", metavar="MODEL", help=model)
     arguments.add_config_file(parser, "config that the weights were trained with (default: beside them)")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help=f"file to write, *{suffix}")
@@ -45,14 +47,31 @@ def _add_onnx(parser: argparse.ArgumentParser) -> None:
     _add_model(parser, ".onnx")
 
 
-def _load_source(args: argparse.Namespace, suffix: str) -> Any:
+def _add_bundle(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser, SUFFIX)
+
+
+def _check_arguments(args: argparse.Namespace, suffix: str) -> None:
     if args.output.suffix != suffix:
         raise ConfigError(f"expected a name that ends in {suffix}", where=args.output)
     arguments.check_output(args.output, [Path(args.model)])
     arguments.load_plugins(args)
+
+
+def _load_source(args: argparse.Namespace, suffix: str) -> Any:
+    _check_arguments(args, suffix)
     from segkit.engine.export.source import load_source
 
     return load_source(args.model, args.config_file, args.opts)
+
+
+def _export_bundle(args: argparse.Namespace) -> int:
+    _check_arguments(args, SUFFIX)
+    from segkit.engine.export.bundle import export_bundle
+
+    export_bundle(args.model, args.output, args.config_file, args.opts)
+    print(args.output)
+    return 0
 
 
 def _export_onnx(args: argparse.Namespace) -> int:

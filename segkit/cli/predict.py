@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     beside = "default: the one beside the weights, as segkit.load finds it"
     arguments.add_config_file(parser, f"config that the weights were trained with ({beside})")
-    weights = "checkpoint, or folder of a run (default: the last one beside --config-file, otherwise MODEL.WEIGHTS)"
+    weights = (
+        "checkpoint, bundle, or folder of a run (default: the last one beside --config-file, otherwise MODEL.WEIGHTS)"
+    )
     parser.add_argument("--weights", default="", metavar="FILE", help=weights)
     parser.add_argument(
         "--input",

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 
 from segkit.data.datasets.custom import list_path_options
 from segkit.engine.checkpoints.newest import find_newest_checkpoint
+from segkit.utils.bundles import is_bundle
 from segkit.utils.config_files import RUN_CONFIG
 from segkit.utils.files import replacing
 
@@ -56,13 +57,15 @@ def find_trained_weights(config_file: str | Path) -> str:
         config_file: any config file.
 
     Returns:
-        The path of the newest whole checkpoint, see `find_newest_checkpoint`; "" if this is not the config of a run, or
-        there is none.
+        The path of the newest whole checkpoint, see `find_newest_checkpoint`; of a bundle the bundle; "" if this is not
+        the config of a run, or there is none.
 
     Raises:
         CheckpointError: every checkpoint is damaged.
     """
     path = Path(config_file)
+    if is_bundle(path):
+        return str(path)
     return find_newest_checkpoint(path.parent) if path.name == RUN_CONFIG else ""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urljoin
 from urllib.request import urlopen
 
+from segkit.utils.bundles import CONFIG, is_bundle, read_part
 from segkit.utils.errors import ConfigError
 from segkit.utils.files import read_bytes, replacing
 from segkit.utils.yaml_text import parse_yaml
@@ -65,7 +66,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     variable SEGKIT_FETCH_CONFIGS is 1.
 
     Args:
-        path: the file.
+        path: the file, or a bundle of `segkit export bundle`, whose config extends nothing.
 
     Returns:
         The keys and values; those of a file replace those of its `_BASE_`.
@@ -73,7 +74,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: a file is missing, no YAML of plain values or no mapping, or extends itself.
     """
-    if path.suffix not in SUFFIXES:
+    if not is_bundle(path) and path.suffix not in SUFFIXES:
         raise ConfigError("expected a YAML config", where=path, remedy="Python configs would run code and are not read")
     return _read_with_bases(str(path), (), [])
 
@@ -149,6 +150,8 @@ def _read_with_bases(location: str, extended_by: tuple[str, ...], read: list[str
         problem = f"expected YAML of plain values, one mapping, got {type(content).__name__}"
         raise ConfigError(problem, where=location)
     bases = content.pop(BASE_KEY, [])
+    if bases and is_bundle(location):
+        raise ConfigError(f"expected a config without {BASE_KEY} in a bundle", where=location)
     merged: dict[str, Any] = {}
     for base in bases if isinstance(bases, list) else [bases]:
         _merge(_read_with_bases(_find_base(base, location), chain, read), merged, location)
@@ -182,6 +185,8 @@ def _read_bytes(location: str) -> bytes:
         except (OSError, ValueError) as error:
             remedy = "save it and name the file"
             raise ConfigError(f"cannot be fetched: {error}", where=location, remedy=remedy) from None
+    elif is_bundle(location):
+        content = read_part(location, CONFIG)
     else:
         content = read_bytes(Path(location), MAX_BYTES + 1)
     if len(content) > MAX_BYTES:

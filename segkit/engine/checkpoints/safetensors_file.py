@@ -66,6 +66,7 @@ def dump_safetensors(checkpoint: dict[str, Any]) -> bytes:
         for name, tensor in checkpoint["model"].items()
     }
     try:
-        return bytes(save(copies, {"format": "pt", KEY: json.dumps(entries)}))
+        # Without entries it has one key alone: the package writes several in any order.
+        return bytes(save(copies, {"format": "pt", **({KEY: json.dumps(entries)} if entries else {})}))
     except (KeyError, TypeError) as error:
         raise ValueError(f"cannot be written as .safetensors: {error}") from error

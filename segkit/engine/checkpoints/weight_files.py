@@ -11,11 +11,13 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from segkit.engine.checkpoints.bundle_weights import load_bundle, read_bundle_entries
 from segkit.engine.checkpoints.finite import find_non_finite
 from segkit.engine.checkpoints.footer import ChecksumWriter
 from segkit.engine.checkpoints.safe_load import load_pickle, load_torch
 from segkit.engine.checkpoints.safetensors_file import ENTRIES, dump_safetensors, load_safetensors
 from segkit.structures import CategorySet
+from segkit.utils.bundles import is_bundle
 from segkit.utils.errors import CheckpointError, DatasetError
 from segkit.utils.files import replacing
 from segkit.utils.text import abbreviate
@@ -24,7 +26,7 @@ SAFETENSORS, TORCH = ".safetensors", ".pth"
 
 
 def read_weight_file(path: str, *, check: bool = True) -> dict[str, Any]:
-    """Read a weight file in the format that its suffix names: .safetensors, .pkl, .pyth; others are torch's.
+    """Read a weight file in the format that its suffix names: .safetensors, .segkit, .pkl, .pyth; others are torch's.
 
     Args:
         path: the file.
@@ -38,6 +40,8 @@ def read_weight_file(path: str, *, check: bool = True) -> dict[str, Any]:
     """
     if path.endswith(SAFETENSORS):
         data = load_safetensors(path)
+    elif is_bundle(path):
+        data = load_bundle(path)
     elif path.endswith(".pkl"):
         data = _convert_zoo_file(load_pickle(path))
     else:
@@ -63,6 +67,8 @@ def read_segkit_entry(path: str) -> dict[str, Any] | None:
     """
     if path.endswith(SAFETENSORS):
         entry = load_safetensors(path, weights=False).get("segkit")
+    elif is_bundle(path):
+        entry = read_bundle_entries(path)["segkit"]
     else:
         entry = load_torch(path).get("segkit") if path.endswith(TORCH) else None
     return entry if isinstance(entry, dict) and "categories" in entry else None

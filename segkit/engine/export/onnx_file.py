@@ -15,6 +15,7 @@ import torch
 
 from segkit import __version__
 from segkit.engine.export.graphs import Graph, choose_tasks
+from segkit.engine.export.source import describe_source
 from segkit.structures.graph_outputs import FORMAT_VERSION, METADATA
 from segkit.utils.errors import ConfigError
 from segkit.utils.files import replacing
@@ -63,7 +64,8 @@ def export_onnx(
         onnx_program = torch.onnx.export(program, dynamo=True, verbose=False, **options)
     assert onnx_program is not None
     _take_output_size(onnx_program.model)
-    onnx_program.model.metadata_props[METADATA] = json.dumps(describe_source(source, graph), ensure_ascii=False)
+    metadata = {**describe_source(source), "version": FORMAT_VERSION, "tasks": graph.tasks}
+    onnx_program.model.metadata_props[METADATA] = json.dumps(metadata, ensure_ascii=False)
     onnx_program.model.producer_name, onnx_program.model.producer_version = "segkit", __version__
     with replacing(Path(path)) as temporary:
         onnx_program.save(temporary)
@@ -125,35 +127,6 @@ def export_program(graph: Graph, fixed_size: tuple[int, int] | None, name: str) 
         remedy = "give a fixed size" if fixed_size is None else "use another backbone"
         raise ConfigError(f"{name} works for {', '.join(fixed)} only, in one graph", remedy=remedy)
     return program
-
-
-def describe_source(source: Any, graph: Graph) -> dict[str, Any]:
-    """Collect what a runtime must know of a model: its input, its classes, its outputs.
-
-    Args:
-        source: see `export_onnx`.
-        graph: of `build_graph`.
-
-    Returns:
-        A JSON object.
-    """
-    cfg = source.cfg
-    return {
-        "version": FORMAT_VERSION,
-        "segkit": __version__,
-        "architecture": cfg.MODEL.META_ARCHITECTURE,
-        "tasks": graph.tasks,
-        "input": {
-            "format": cfg.INPUT.FORMAT,
-            "channels": len(cfg.MODEL.PIXEL_MEAN),
-            "min_size": cfg.INPUT.MIN_SIZE_TEST,
-            "max_size": cfg.INPUT.MAX_SIZE_TEST,
-            "mean": [*cfg.MODEL.PIXEL_MEAN],  # the graph subtracts and divides itself
-            "std": [*cfg.MODEL.PIXEL_STD],
-        },
-        "categories": source.categories.to_coco(),
-        "thing_channels": cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS,
-    }
 
 
 def require_packages() -> None:

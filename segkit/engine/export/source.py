@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from segkit import __version__
 from segkit.engine.inference.loading import find_model
 from segkit.engine.inference.model import SegmentationModel
 from segkit.engine.setup import read_config
@@ -33,3 +35,29 @@ def load_source(
     weights, config = find_model(source, config_file)
     chosen = [*options, *PLAIN, *(["MODEL.WEIGHTS", weights] if weights else [])]
     return SegmentationModel(read_config(config, chosen, train=False))
+
+
+def describe_source(source: Any) -> dict[str, Any]:
+    """Collect what a program that runs a model must know of it: its input and its classes.
+
+    Args:
+        source: a loaded model: its `cfg` and `categories`.
+
+    Returns:
+        A JSON object.
+    """
+    cfg = source.cfg
+    return {
+        "segkit": __version__,
+        "architecture": cfg.MODEL.META_ARCHITECTURE,
+        "input": {
+            "format": cfg.INPUT.FORMAT,
+            "channels": len(cfg.MODEL.PIXEL_MEAN),
+            "min_size": cfg.INPUT.MIN_SIZE_TEST,
+            "max_size": cfg.INPUT.MAX_SIZE_TEST,
+            "mean": [*cfg.MODEL.PIXEL_MEAN],
+            "std": [*cfg.MODEL.PIXEL_STD],
+        },
+        "categories": source.categories.to_coco(),
+        "thing_channels": cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS,
+    }

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segkit.utils.bundles import is_bundle
 from segkit.utils.config_files import RUN_CONFIG, SUFFIXES
 from segkit.utils.errors import CheckpointError, ConfigError
 from segkit.utils.file_names import explain_missing
@@ -28,8 +29,8 @@ def load(
     """Load a trained model. The dataset is not needed.
 
     Args:
-        source: weights; or the folder of a run, whose model_best.pth is taken, or if there is none its newest
-            checkpoint; or a config, of a run or with MODEL.WEIGHTS.
+        source: weights; or a bundle of `segkit export bundle`; or the folder of a run, whose model_best.pth is taken,
+            or if there is none its newest checkpoint; or a config, of a run or with MODEL.WEIGHTS.
         config_file: YAML file, or name of a recipe. None: of weights the YAML file of the same name beside them, as
             `segkit import` writes it, or config.yaml; of a run its config.yaml.
         device: "cpu", "cuda", "cuda:1"; None: MODEL.DEVICE of the config, and the CPU if that is a missing GPU.
@@ -75,6 +76,8 @@ def find_model(source: str | Path, config_file: str | Path | None = None) -> tup
         if config_file is not None:
             raise ConfigError(f"expected weights beside the config {config_file}, got another config", where=path)
         return (_find_weights(path.parent), str(path)) if path.name == RUN_CONFIG else ("", str(path))
+    if is_bundle(path) and path.is_file():
+        return str(path), str(config_file or path)
     if path.is_dir():
         return _find_weights(path), str(config_file or _find_config(path, [RUN_CONFIG]))
     is_address = "://" in str(source)
