@@ -69,6 +69,9 @@ def run(args: argparse.Namespace) -> None:
         return
     if not args.input or not args.output:
         raise ConfigError("expected --input and --output, or --merge alone", remedy="see segkit predict --help")
+    if args.weights.lower().endswith(".onnx"):
+        remedy = 'give the weights that it was exported from; in Python, segkit.load("model.onnx")(image) runs it'
+        raise ConfigError("segkit predict runs no ONNX files", where=args.weights, remedy=remedy)
     arguments.load_plugins(args)
     import torch
 

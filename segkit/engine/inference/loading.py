@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segkit.utils.bundles import is_bundle
 from segkit.utils.config_files import RUN_CONFIG, SUFFIXES
@@ -14,6 +14,8 @@ from segkit.utils.file_names import explain_missing
 
 if TYPE_CHECKING:
     from segkit.engine.inference.model import SegmentationModel
+
+ONNX = ".onnx"
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +31,9 @@ def load(
     """Load a trained model. The dataset is not needed.
 
     Args:
-        source: weights; or a bundle of `segkit export bundle`; or the folder of a run, whose model_best.pth is taken,
-            or if there is none its newest checkpoint; or a config, of a run or with MODEL.WEIGHTS.
+        source: weights; or a file of `segkit export onnx`, which needs no torch; or a bundle of `segkit export bundle`;
+            or the folder of a run, whose model_best.pth is taken, or if there is none its newest checkpoint; or a
+            config, of a run or with MODEL.WEIGHTS.
         config_file: YAML file, or name of a recipe. None: of weights the YAML file of the same name beside them, as
             `segkit import` writes it, or config.yaml; of a run its config.yaml.
         device: "cpu", "cuda", "cuda:1"; None: MODEL.DEVICE of the config, and the CPU if that is a missing GPU.
@@ -39,12 +42,14 @@ def load(
         compile: compile the network with torch.compile; the first images take minutes.
 
     Returns:
-        The model: call it with images.
+        The model: call it with images. Of an ONNX file an `OnnxModel`, which takes one image at a time.
 
     Raises:
         CheckpointError: there are no weights, or they are damaged or belong to another architecture.
         ConfigError: there is no config, it cannot be read, or the device is missing.
     """
+    if os.fspath(source).lower().endswith(ONNX):
+        return _load_onnx(source, config_file, device, precision != "float32" or compile)
     from segkit.engine.inference.model import SegmentationModel
     from segkit.engine.setup import read_config
 
@@ -113,6 +118,15 @@ def check_device(device: str) -> str:
         problem = f"the device {device} is not there: this machine has {count} CUDA devices"
         raise ConfigError(problem, remedy="choose cpu" if not count else f"choose cuda:0 to cuda:{count - 1}, or cpu")
     return device
+
+
+def _load_onnx(source: str | Path, config_file: str | Path | None, device: str | None, has_options: bool) -> Any:
+    from segkit.runtime.onnx_model import OnnxModel
+
+    if config_file is not None or has_options or device not in (None, "cpu", "cuda"):
+        problem = "an ONNX file has its config and precision inside, and runs on cpu or cuda"
+        raise ConfigError(problem, where=source, remedy="give it alone, or with device='cuda'")
+    return OnnxModel(source, ["CUDAExecutionProvider", "CPUExecutionProvider"] if device == "cuda" else None)
 
 
 def _find_weights(folder: Path) -> str:
