@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from detectron2.config import CfgNode
 
 from segkit.engine.checkpoints.bundle_weights import ENTRIES
@@ -59,8 +60,13 @@ def export_bundle(
         text = json.dumps(description, ensure_ascii=False, allow_nan=False, indent=1, sort_keys=True)
     except ValueError as error:
         raise CheckpointError(str(error), where=cfg.MODEL.WEIGHTS) from error
-    parts = {CONFIG: _without_places(cfg).dump().encode(), DESCRIPTION: text.encode(), WEIGHTS: content}
+    parts = {CONFIG: _dump_config(_without_places(cfg)), DESCRIPTION: text.encode(), WEIGHTS: content}
     write_bundle(path, parts)
+
+
+def _dump_config(cfg: CfgNode) -> bytes:
+    """YAML without aliases, which depend on the values that share memory."""
+    return yaml.safe_dump(json.loads(json.dumps(yaml.safe_load(cfg.dump())))).encode()
 
 
 def _without_places(cfg: CfgNode) -> CfgNode:
