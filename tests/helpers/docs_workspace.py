@@ -61,6 +61,7 @@ def _write_scenes(folder: Path) -> None:
     _copy(scenes / "panoptic.json", folder / "coco/annotations/panoptic_val2017.json", folder / "my/train.json")
     _copy(scenes / "panoptic", folder / "coco/panoptic_val2017", folder / "my/panoptic_train")
     _copy(scenes / "images", folder / "my/train", folder / "images", folder / "IMAGES", folder / "photos")
+    _copy(scenes / "images", folder / "slides")
     _copy(scenes / "images", folder / "output/demo/data/val/images")
     _copy(scenes / "panoptic", folder / "pngs", folder / "PNGS")
     _copy(scenes / "panoptic.json", folder / "J.json")
@@ -143,6 +144,8 @@ def _train(folder: Path) -> None:
     given = [*options.split(), "DATASETS.CUSTOM", str([custom]), "OUTPUT_DIR", output]
     run("train", "--config-file", "toy/panoptic_rcnn_R18_FPN_demo", *given)
     _copy(output / f"inference/{TRAINED_ON}", folder / "a/inference/val", folder / "b/inference/val")
+    _copy(output / f"inference/{TRAINED_ON}", folder / "output/demo/inference/val")
+    run("predict", "--weights", output, "--input", folder / "photos", "--output", folder / "segments")
     for name in ("demo", "balloons"):
         _copy(output / "model_final.pth", folder / f"output/{name}/model_final.pth")
         _copy(output / "config.yaml", folder / f"output/{name}/config.yaml")

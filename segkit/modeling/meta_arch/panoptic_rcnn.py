@@ -93,9 +93,16 @@ class PanopticRCNN(GeneralizedRCNN):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """The arguments of the constructor for a config; segkit's keys may be missing.
+        """Read the arguments of the constructor from a config.
 
-        Raises ConfigError if masks are off, or a class count is open.
+        Args:
+            cfg: any config of Detectron2; segkit's keys may be missing.
+
+        Returns:
+            The arguments by name.
+
+        Raises:
+            ConfigError: masks are off, or a class count is open.
         """
         cfg = with_segkit_keys(cfg)
         if not cfg.MODEL.MASK_ON:

@@ -126,5 +126,12 @@ class PanopticPostProcessor(nn.Module):
 
 
 def runs_on_tensors(fusion: FusionMethod) -> bool:
-    """Whether `PanopticPostProcessor` supports the method and its options (no stuff masks)."""
+    """Say whether `PanopticPostProcessor` supports a method with its options.
+
+    Args:
+        fusion: the method.
+
+    Returns:
+        True if it runs on tensors.
+    """
     return type(fusion) in LOGIT_FUSIONS or (type(fusion) is HeuristicFusion and fusion.nms in NMS_ON_TENSORS)

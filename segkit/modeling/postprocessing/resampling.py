@@ -83,7 +83,15 @@ def find_nan_logits(logits: torch.Tensor, sizes: Sizes) -> torch.Tensor:
 
 
 def resize_logits(logits: torch.Tensor, sizes: Sizes) -> torch.Tensor:
-    """(B, C, H, W): the logits at the output's size, as `sem_seg_postprocess` computes them; see `argmax_resized`."""
+    """Resize logits to the output, as Detectron2's `sem_seg_postprocess` does; see `argmax_resized`.
+
+    Args:
+        logits: (B, C, h, w) float.
+        sizes: of the image, of the output, and the stride of the logits.
+
+    Returns:
+        (B, C, H, W).
+    """
     if sizes.scale > 1:
         logits = F.interpolate(logits, scale_factor=sizes.scale, mode="bilinear", align_corners=False)
     logits = logits[:, :, : sizes.image_size[0], : sizes.image_size[1]]
