@@ -1,7 +1,6 @@
 """Videos through a stand-in for a model: names of outputs, broken videos."""
 
 from fractions import Fraction
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from segkit.engine.inference.videos import predict_videos
 from segkit.formats import vipseg
 from segkit.runtime import video
+from segkit.runtime.prediction import Prediction
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.helpers.panoptic_scenes import CAR, CATEGORIES, panoptic
 
@@ -27,7 +27,8 @@ class Model:
     def __call__(self, frame, outputs):
         assert (frame.shape, frame.dtype) == ((16, 16, 3), np.uint8)
         assert outputs == ("panoptic",)
-        return SimpleNamespace(panoptic=panoptic(np.full(frame.shape[:2], 7), s7=CAR))
+        size_hw = frame.shape[:2]
+        return Prediction(size_hw, CATEGORIES, panoptic=panoptic(np.full(size_hw, 7), s7=CAR))
 
 
 def write(path):
