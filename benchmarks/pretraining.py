@@ -91,7 +91,7 @@ def join_boxes(a: Sequence[int], b: Sequence[int]) -> list[int]:
 
 
 def train(start: str, seed: int, coco: Path, options: Any) -> None:
-    """Train one network in a process of its own, unless it is there."""
+    """Train one network in a process of its own, unless its results exist."""
     folder, data = get_folder(options.output, start, seed), options.output / "data"
     if (folder / "metrics.json").exists():
         return

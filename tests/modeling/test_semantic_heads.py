@@ -227,6 +227,18 @@ def test_the_network_of_2015_has_its_parameters() -> None:
     }
 
 
+def test_same_padding_takes_any_size_without_padding_the_image() -> None:
+    """Levels are rounded up: 13 and 30 pixels become 7 and 15, 4 and 8, 2 and 4, 1 and 2."""
+    encoder = UNetEncoder(in_channels=1, channels=1)
+    head = UNetHead(encoder.output_shape(), num_classes=2).eval()
+    assert encoder.size_divisibility == 0
+    with torch.no_grad():
+        features = encoder(torch.rand(1, 1, 13, 30))
+        sizes = [tuple(features[f"enc{n}"].shape[2:]) for n in (1, 2, 3, 4, 5)]
+        assert sizes == [(13, 30), (7, 15), (4, 8), (2, 4), (1, 2)]
+        assert tuple(head(features)[0].shape) == (1, 2, 13, 30)
+
+
 def test_valid_padding_has_the_sizes_of_2015() -> None:
     """Figure 1: 388 pixels need 572; the levels have 568, 280, 136, 64 and 28 pixels, the output 388."""
     encoder = UNetEncoder(in_channels=1, channels=1, padding="valid")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from onnxscript import opset18
 
-from segkit.engine.export import operators
+import segkit.engine.export.operators  # noqa: F401  (registers torch.ops.segkit)
 
 op: Any = opset18  # its types are narrower than what it takes
 NO_LIMIT = 2**62  # NonMaxSuppression selects no box without a number
@@ -66,4 +66,3 @@ TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.segkit.nms_mask.default: nms_mask,
     torch.ops.segkit.pool_levels.default: pool_levels,
 }
-assert operators  # importing it registers the operators

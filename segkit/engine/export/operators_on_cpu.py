@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Operator -> where it runs on the CPU, as of onnxruntime 1.27 and TensorRT 10.
+# Operator -> where it runs on the CPU. Of CUDA: microsoft/onnxruntime#27646 (March 2026) added RoiAlign of opset 16.
 ON_CPU = {
     "NonMaxSuppression": "TensorRT's execution provider",
     "NonZero": "TensorRT's execution provider",
-    "RoiAlign": "TensorRT's execution provider, and CUDA's before onnxruntime 1.25",
+    "RoiAlign": "TensorRT's execution provider, and CUDA's in releases before March 2026",
     "Loop": "the conditions of a loop are read on the CPU by every provider",
 }
 
