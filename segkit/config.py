@@ -95,6 +95,7 @@ def _add_keys(cfg: CfgNode) -> None:
     _add_data_keys(cfg)
     _add_model_keys(cfg)
     _add_panoptic_deeplab_keys(cfg)
+    _add_query_keys(cfg)
     _add_solver_keys(cfg)
     _add_test_keys(cfg)
 
@@ -273,6 +274,30 @@ def _add_panoptic_deeplab_keys(cfg: CfgNode) -> None:
         "BENCHMARK_NETWORK_SPEED": False,
     }
     cfg.MODEL.setdefault("PANOPTIC_DEEPLAB", CfgNode(options))
+
+
+def _add_query_keys(cfg: CfgNode) -> None:
+    """MODEL.QUERIES, of mask transformers; the values are Mask2Former's (Cheng et al. 2022, section 4.1)."""
+    # Queries, the most segments of an image, and classes without "no object": all categories by category_id.
+    cfg.MODEL.QUERIES = CfgNode({"NUM_QUERIES": 100, "NUM_CLASSES": FROM_DATASET})
+    # What a query stands for in training: "panoptic" (an instance, or a stuff class), "instance" (an instance of a
+    # thing), "semantic" (a class); "auto": what the samples hold.
+    cfg.MODEL.QUERIES.TARGETS = "auto"
+    # Weight of "no object" in the cross-entropy, and of the losses; DEEP_SUPERVISION: losses for each decoder layer.
+    cfg.MODEL.QUERIES.NO_OBJECT_WEIGHT = 0.1
+    cfg.MODEL.QUERIES.CLASS_WEIGHT = 2.0
+    cfg.MODEL.QUERIES.MASK_WEIGHT = 5.0
+    cfg.MODEL.QUERIES.DICE_WEIGHT = 5.0
+    cfg.MODEL.QUERIES.DEEP_SUPERVISION = True
+    # Points of a mask in matching and losses. Of OVERSAMPLE_RATIO times as many candidates, the most uncertain ones
+    # make IMPORTANCE_SAMPLE_RATIO, in [0, 1], of the points of the losses; the others are random.
+    cfg.MODEL.QUERIES.NUM_POINTS = 112 * 112
+    cfg.MODEL.QUERIES.OVERSAMPLE_RATIO = 3.0
+    cfg.MODEL.QUERIES.IMPORTANCE_SAMPLE_RATIO = 0.75
+    # Defaults of object_mask_threshold and overlap_threshold of "mask_argmax", and the outputs of the model.
+    test = {"OBJECT_THRESHOLD": 0.8, "OVERLAP_THRESHOLD": 0.8}
+    test |= {"PANOPTIC_ON": True, "INSTANCE_ON": True, "SEMANTIC_ON": True}
+    cfg.MODEL.QUERIES.TEST = CfgNode(test)
 
 
 def _add_detectron2_networks(cfg: CfgNode) -> None:

@@ -16,7 +16,8 @@ ROI_HEADS: dict[str, Count] = {"MODEL.ROI_HEADS.NUM_CLASSES": "things"}
 RETINANET: dict[str, Count] = {"MODEL.RETINANET.NUM_CLASSES": "things"}
 SEMANTIC_HEAD: dict[str, Count] = {"MODEL.SEM_SEG_HEAD.NUM_CLASSES": "semantic_channels"}
 POINT_HEAD: dict[str, Count] = {"MODEL.POINT_HEAD.NUM_CLASSES": "things"}
-ALL_COUNTS: dict[str, Count] = {**ROI_HEADS, **RETINANET, **SEMANTIC_HEAD, **POINT_HEAD}
+QUERIES: dict[str, Count] = {"MODEL.QUERIES.NUM_CLASSES": "semantic_channels"}  # with thing_channels="per_class"
+ALL_COUNTS: dict[str, Count] = {**ROI_HEADS, **RETINANET, **SEMANTIC_HEAD, **POINT_HEAD, **QUERIES}
 PANOPTIC: tuple[Output, ...] = ("instances", "sem_seg", "panoptic_seg")
 
 
