@@ -37,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     listed = "COCO file: predict the images that it lists, below the folder --input, with their ids and file names"
     parser.add_argument("--images-json", metavar="FILE", help=listed)
+    dataset = "registered dataset: predict its images, with their ids; it needs no ground truth"
+    parser.add_argument("--dataset", metavar="NAME", help=dataset)
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write to, without inputs in it")
     arguments.add_number(parser, "--batch-size", 1, "images of one size that the network takes at once")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: MODEL.DEVICE, and the CPU without a GPU)")
@@ -47,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="write these classes only")
     save = "what is written (default: all); JSONs alone are the fastest"
     parser.add_argument("--save", nargs="+", choices=SAVED, default=SAVED, help=save)
-    shard = "predict part I of N into a folder that all share (default: all, or a part for each of torchrun's ranks)"
+    shard = (
+        "predict part I of N into a folder that all share (default: all, or a part for each rank of torchrun or Slurm)"
+    )
     parser.add_argument("--shard", type=_parse_shard, metavar="I/N", help=shard)
     merge = "only write the JSONs of a folder whose shards are complete"
     parser.add_argument("--merge", type=Path, metavar="OUTPUT", help=merge)
@@ -67,8 +71,11 @@ def run(args: argparse.Namespace) -> None:
     if args.merge:
         _merge(args.merge)
         return
-    if not args.input or not args.output:
-        raise ConfigError("expected --input and --output, or --merge alone", remedy="see segkit predict --help")
+    if not (args.input or args.dataset) or not args.output:
+        problem = "expected --input or --dataset, and --output; or --merge alone"
+        raise ConfigError(problem, remedy="see segkit predict --help")
+    if args.dataset and (args.input or args.images_json):
+        raise ConfigError("--dataset names the images already", remedy="leave out --input and --images-json")
     if args.weights.lower().endswith(".onnx"):
         remedy = 'give the weights that it was exported from; in Python, segkit.load("model.onnx")(image) runs it'
         raise ConfigError("segkit predict runs no ONNX files", where=args.weights, remedy=remedy)
@@ -76,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from segkit.engine.inference.folder import PNG_FOLDERS, FolderJob
-    from segkit.engine.inference.image_inputs import check_apart, find_root
+    from segkit.engine.inference.image_inputs import check_apart
     from segkit.engine.inference.model import SegmentationModel
     from segkit.engine.inference.precision import select_dtype
     from segkit.engine.inference.videos import predict_videos
@@ -84,14 +91,14 @@ def run(args: argparse.Namespace) -> None:
 
     if args.tile:
         TileGrid((1, 1), args.tile, args.overlap)  # checked before the model is loaded
+    shard = _choose_shard(args)
+    cfg = _read_config(args)
     images, videos, listed = _find_inputs(args)
     check_apart([*images, *videos], args.output, PNG_FOLDERS)
-    shard = _choose_shard(args)
     if videos:
         _check_videos(args, shard)
     for folder in (args.output, *(args.output / name for name in PNG_FOLDERS)):
         check_output_folder(folder)
-    cfg = _read_config(args)
     select_dtype(args.precision, torch.device(cfg.MODEL.DEVICE))  # checked before the weights are read
     drawing = {**arguments.get_drawing_options(args), "scores": args.scores}
     unreadable: list[DatasetError] = []
@@ -99,8 +106,7 @@ def run(args: argparse.Namespace) -> None:
     options = {name: getattr(args, name) for name in names}
     chosen: dict[str, Any] = {"min_score": args.score_threshold, "classes": args.classes}
     options |= {"shard": shard, **listed}
-    root = find_root(args.input)
-    job = FolderJob(cfg, images, args.output, drawing, root, **options, **chosen) if images else None
+    job = FolderJob(cfg, images, args.output, drawing, **options, **chosen) if images else None
     model = SegmentationModel(cfg, precision=args.precision)
     written = job.run(model, unreadable.append) if job else []
     if videos:
@@ -118,28 +124,37 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _find_inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path], dict[str, Any]]:
-    """The images, the videos, and the names and ids of listed images as options of `FolderJob`."""
-    from segkit.engine.inference.image_inputs import find_images, read_image_list
+    """The images, the videos, and as options of `FolderJob` the images' folder, and names and ids of listed ones."""
+    from segkit.engine.inference.dataset_images import list_dataset_images
+    from segkit.engine.inference.image_inputs import find_images, find_root, read_image_list
     from segkit.runtime.video import is_video
 
+    if args.dataset:
+        listed, root = list_dataset_images(args.dataset)
+        return listed.paths, [], {"root": root, "file_names": listed.file_names, "image_ids": listed.image_ids}
+    options: dict[str, Any] = {"root": find_root(args.input)}
     if not args.images_json:
         paths = find_images(args.input, args.output)
-        return [path for path in paths if not is_video(path)], [path for path in paths if is_video(path)], {}
+        return [path for path in paths if not is_video(path)], [path for path in paths if is_video(path)], options
     if len(args.input) > 1 or not os.path.isdir(args.input[0]):
         raise ConfigError("expected one folder, below which the listed images are", where="--input")
     listed = read_image_list(args.images_json, args.input[0])
-    return listed.paths, [], {"file_names": listed.file_names, "image_ids": listed.image_ids}
+    return listed.paths, [], {**options, "file_names": listed.file_names, "image_ids": listed.image_ids}
 
 
 def _choose_shard(args: argparse.Namespace) -> tuple[int, int]:
-    """The shard of this process: `--shard`, divided among torchrun's ranks. A rank takes the GPU of its local rank."""
+    """The shard of this process: its rank of Slurm; `--shard`, divided among torchrun's ranks.
+
+    A rank takes the GPU of its local rank.
+    """
     import torch
 
-    from segkit.engine.distributed.launch_plan import LaunchPlan, plan_launch
+    from segkit.engine.distributed.launch_plan import SLURM, LaunchPlan, plan_launch
 
-    # A Slurm batch script has the variables of a rank without being one.
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
-    plan = plan_launch(environment=variables) if "LOCAL_RANK" in variables else LaunchPlan()
+    variables = {name: value for name, value in os.environ.items() if not (args.shard and name.startswith("SLURM"))}
+    plan = plan_launch(environment=variables) if {"LOCAL_RANK", "SLURM_PROCID"} & variables.keys() else LaunchPlan()
+    if plan.launcher == SLURM and plan.hint:  # a batch script has the variables of a rank without being one
+        plan = LaunchPlan()
     shard, shards = args.shard or (1, 1)
     if plan.world_size > 1 and args.device is None and torch.cuda.is_available():
         args.device = f"cuda:{plan.local_rank % torch.cuda.device_count()}"

@@ -154,7 +154,7 @@ def get_categories(name: str) -> CategorySet:
 
 
 def load_datasets(names: Sequence[str]) -> list[Dataset]:
-    """Load several datasets of equal categories.
+    """Load several datasets of equal categories, to train or evaluate on.
 
     Args:
         names: registered names.
@@ -163,7 +163,7 @@ def load_datasets(names: Sequence[str]) -> list[Dataset]:
         The datasets, in this order.
 
     Raises:
-        ConfigError: `names` is empty, a name is unknown, or categories differ.
+        ConfigError: `names` is empty, a name is unknown, a dataset has no ground truth, or categories differ.
         DatasetError: files are missing or contradict each other.
     """
     if not names:
@@ -172,6 +172,8 @@ def load_datasets(names: Sequence[str]) -> list[Dataset]:
             remedy="pass --config-file; `segkit configs` lists recipes",
         )
     datasets = [load_dataset(name) for name in names]
+    for dataset in datasets:
+        dataset.check_ground_truth()
     for dataset in datasets[1:]:
         if difference := describe_difference(datasets[0].categories, dataset.categories):
             raise ConfigError(

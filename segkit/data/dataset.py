@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit.structures import CategorySet
+from segkit.utils.errors import ConfigError
 
 Record = dict[str, Any]
 
@@ -30,6 +31,7 @@ class Dataset:
         uses_segkit_mapper: False for Detectron2's names, whose records go through Detectron2's DatasetMapper.
         metadata: further entries of Detectron2's MetadataCatalog.
         channels: number of channels of the images, see `DatasetReader.channels`.
+        has_ground_truth: False for a test set whose labels nobody has: its images can only be predicted.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Dataset:
     uses_segkit_mapper: bool = True
     metadata: Mapping[str, Any] = field(default_factory=dict)
     channels: int = 3
+    has_ground_truth: bool = True
 
     @property
     def default_thing_channels(self) -> str:
@@ -48,6 +51,18 @@ class Dataset:
         "per_class" if semantic IoU is a metric and panoptic quality is not; otherwise "one", for all things.
         """
         return "per_class" if "semantic_iou" in self.metrics and "panoptic_quality" not in self.metrics else "one"
+
+    def check_ground_truth(self) -> None:
+        """Check that the dataset can be trained on and evaluated.
+
+        Raises:
+            ConfigError: it has no ground truth.
+        """
+        if not self.has_ground_truth:
+            problem = f"the dataset {self.name} has no ground truth, which training and evaluation need"
+            raise ConfigError(
+                problem, where="DATASETS", remedy=f"predict its images: segkit predict --dataset {self.name}"
+            )
 
     def build_image_entry(self, record: Record) -> dict[str, Any]:
         """Build a record's entry of COCO's `images` table.

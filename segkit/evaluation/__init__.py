@@ -48,8 +48,9 @@ def build_evaluators(cfg: Any, dataset: Dataset, output_dir: str | Path) -> Data
         The evaluators, each over its own share of the images.
 
     Raises:
-        ConfigError: a metric is unknown or does not suit the dataset.
+        ConfigError: a metric is unknown or does not suit the dataset, or this has no ground truth.
     """
+    dataset.check_ground_truth()
     cfg = with_segkit_keys(cfg)
     ground_truth = GroundTruth(dataset, get_thing_channels(cfg, dataset))
     options = EvaluatorOptions(cfg.TEST.EXPORT, cfg.TEST.BOUNDARY, cfg.TEST.KEEP_LOGITS)

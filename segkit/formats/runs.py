@@ -12,16 +12,18 @@ from numpy.typing import NDArray
 
 from segkit.formats import png
 from segkit.formats.base import DatasetImage, DatasetReader
-from segkit.formats.coco import CocoResultsReader, PanopticPredictionsReader, read_classes
+from segkit.formats.coco import CocoResultsReader, PanopticPredictionsReader, build_images, read_classes, read_images
 from segkit.formats.coco.prediction_readers import BY_SCORE, MIN_SCORE
 from segkit.formats.image_files import find_by_stem, find_by_suffix
 from segkit.formats.image_io import IMAGE_SUFFIXES
-from segkit.structures import CategorySet, IdRuns, PanopticSegmentation, Segment
+from segkit.structures import IGNORE_LABEL, VOID, CategorySet, IdRuns, ImageId, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue
+from segkit.utils.json_fields import IMAGE_ID, check_inside, get_field, get_table, load_object
 from segkit.utils.text import abbreviate
 
 PANOPTIC, INSTANCES, LABELS = "panoptic.json", "instances.json", "labels/classes.json"  # of `segkit predict`
+SEMANTIC = "semantic.json"  # beside the folder of LABELS: the images with their ids, and the PNG of each
 RESULTS, GROUND_TRUTH = "coco_instances_results.json", "instances_gt.json"  # of an evaluation, which has PANOPTIC too
 NO_IMAGES = "give the folder of the images that were predicted (--images), or leave them out (--skip-images)"
 
@@ -93,7 +95,10 @@ class RunReader(DatasetReader):
 
 
 class _SemanticReader(DatasetReader):
-    """Reads classes.json, a list of names, and a PNG of labels per image, named as the image: all classes are stuff."""
+    """Reads classes.json, a list of names, and a PNG of labels per image: all classes are stuff.
+
+    The images are those of semantic.json; without it, PNGs are named as their images.
+    """
 
     format = "run"
 
@@ -104,29 +109,55 @@ class _SemanticReader(DatasetReader):
             entries = [{"id": label, "name": name, "isthing": 0} for label, name in enumerate(classes)]
             classes = CategorySet.from_coco(entries, root / "classes.json")
         self.categories = classes
-        self._paths = find_by_suffix(root)
+        void = max(IGNORE_LABEL, len(classes.categories))
+        self._void = None if void in classes else void
+        self._paths: Mapping[ImageId, Path]
+        if os.path.isfile(root.parent / SEMANTIC):
+            self._paths, self.images = _read_semantic_table(root.parent / SEMANTIC, root, Path(images or root))
+        else:
+            self._list_pngs(root, images, on_issue)
+
+    def _list_pngs(self, root: Path, images: str | Path | None, on_issue: IssueHandler) -> None:
+        paths = find_by_suffix(root)
         named: Mapping[str, Path] = {}
         if images is not None:
             named = find_by_stem(
                 Path(images), IMAGE_SUFFIXES, "name the folder that was predicted", "image-id-twice", on_issue
             )
         names = {stem: path.relative_to(images or ".").as_posix() for stem, path in named.items()}
-        sizes = {stem: png.read_header(path).size_hw for stem, path in self._paths.items()}
+        sizes = {stem: png.read_header(path).size_hw for stem, path in paths.items()}
+        self._paths = dict(paths.items())
         self.images = tuple(DatasetImage(stem, names.get(stem, f"{stem}.png"), size) for stem, size in sizes.items())
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
-        """See base class; one segment per class that has pixels."""
-        path = self._paths[str(image.image_id)]
-        segment_ids = png.read_labels(path, image.size_hw).astype(np.int32) + 1
+        """See base class; one segment per class that has pixels; the label of left-out classes is void."""
+        path = self._paths[image.image_id]
+        labels = png.read_labels(path, image.size_hw).astype(np.int32)
+        segment_ids = labels + 1 if self._void is None else np.where(labels == self._void, np.int32(VOID), labels + 1)
         runs = IdRuns.from_map(segment_ids)
-        unknown = [segment_id - 1 for segment_id in runs.areas_px() if segment_id - 1 not in self.categories]
+        areas_px = {segment_id: area_px for segment_id, area_px in runs.areas_px().items() if segment_id != VOID}
+        unknown = [segment_id - 1 for segment_id in areas_px if segment_id - 1 not in self.categories]
         if unknown:
             expected = abbreviate([c.category_id for c in self.categories.categories])
             raise DatasetError(f"expected labels among {expected}, got {abbreviate(unknown)}", where=path)
-        segments = (
-            Segment(i, i - 1, self.categories[i - 1].isthing, area_px) for i, area_px in runs.areas_px().items()
-        )
+        segments = (Segment(i, i - 1, self.categories[i - 1].isthing, area_px) for i, area_px in areas_px.items())
         return PanopticSegmentation.from_runs(runs, tuple(segments))
+
+
+def _read_semantic_table(path: Path, pngs: Path, images: Path) -> tuple[dict[ImageId, Path], tuple[DatasetImage, ...]]:
+    """The PNG of each image_id, and the images."""
+    content = load_object(path)
+    entries = read_images(content, path)
+    names: dict[ImageId, Path] = {}
+    for index, annotation in enumerate(get_table(content, "annotations", path)):
+        where = f"{path}, annotation {index}"
+        file_name = get_field(annotation, "file_name", (str,), where)
+        check_inside(file_name, "file_name", where)
+        names[get_field(annotation, "image_id", IMAGE_ID, where)] = pngs / file_name
+    if names.keys() != entries.keys():
+        different = abbreviate(map(repr, names.keys() ^ entries.keys()))
+        raise DatasetError(f"expected an annotation for each image, got different ids: {different}", where=path)
+    return names, tuple(build_images(entries.values(), images))
 
 
 def _find_folder(root: Path) -> Path:

@@ -14,14 +14,17 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from segkit.runtime.prediction import LABELS
 from segkit.structures import CategorySet
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import convert_write_errors, dump_json, load_json, replacing
 
 RUN, RECORDS = "predict.json", "records.jsonl"
 SHARD_RECORDS = re.compile(r"records_(\d+)_of_(\d+)\.jsonl")
-PANOPTIC_JSON, INSTANCES_JSON = "panoptic.json", "instances.json"
-CATEGORIES, COUNT = "categories", "number_of_images"  # keys of predict.json beside those of the run
+PANOPTIC_JSON, INSTANCES_JSON, SEMANTIC_JSON = "panoptic.json", "instances.json", "semantic.json"
+CLASSES_JSON = "classes.json"  # in the folder of the label maps
+# Keys of predict.json beside those of the run.
+CATEGORIES, CLASS_NAMES, COUNT = "categories", "class_names", "number_of_images"
 NOT_DONE = -1
 OTHER = "name another output folder, or give --overwrite"
 
@@ -30,9 +33,10 @@ class PredictionRecords:
     """The images that are done, on disk: a run that was ended goes on where it was. Few bytes per image in memory.
 
     A record is a line of records.jsonl, written when the files of its image are complete: `image` (COCO's entry) and,
-    if the model gives them, `instances` (COCO annotations) and `panoptic` (COCO's annotation). Nothing is written
-    before the first record. A shard writes records_I_of_N.jsonl, and what any process of an equal run has done, into
-    whatever file, is done for all. The first line of a file is the checksum of its run.
+    if the model gives them, `instances` (COCO annotations), `panoptic` (COCO's annotation) and `semantic` (image_id and
+    file_name of the label map). Nothing is written before the first record. A shard writes records_I_of_N.jsonl, and
+    what any process of an equal run has done, into whatever file, is done for all. The first line of a file is the
+    checksum of its run.
 
     Args:
         folder: the output folder.
@@ -46,6 +50,7 @@ class PredictionRecords:
 
     Attributes:
         categories: of the model, for predict.json; set before the first record.
+        class_names: names of the labels in label maps; set with `categories`.
         errors: position -> message of an image of a shard that cannot be read.
     """
 
@@ -61,6 +66,7 @@ class PredictionRecords:
         self.folder, self.run = Path(folder), {**json.loads(json.dumps(run)), COUNT: images}
         self.path = self.folder / (RECORDS if shard[1] == 1 else f"records_{shard[0]}_of_{shard[1]}.jsonl")
         self.categories: CategorySet | None = None
+        self.class_names: list[str] = []
         self.errors: dict[int, str] = {}
         self._header = json.dumps({"run": hashlib.sha256(json.dumps(self.run, sort_keys=True).encode()).hexdigest()})
         self._file: io.FileIO | None = None
@@ -86,8 +92,9 @@ class PredictionRecords:
         if not isinstance(content, dict) or not content.keys() >= {COUNT, CATEGORIES}:
             raise DatasetError("expected a run with its categories", where=path, remedy="predict the images again")
         categories = CategorySet.from_coco(content.pop(CATEGORIES), path)
+        class_names = content.pop(CLASS_NAMES, [])
         records = cls(folder, content, content[COUNT])
-        records.categories = categories
+        records.categories, records.class_names = categories, class_names
         return records
 
     def __contains__(self, position: int) -> bool:
@@ -182,7 +189,7 @@ class PredictionRecords:
             self._file = None
 
     def write_tables(self, categories: CategorySet) -> list[Path]:
-        """Write panoptic.json and instances.json, as far as records have their entries.
+        """Write panoptic.json, instances.json, semantic.json and labels/classes.json, as far as records have them.
 
         Args:
             categories: of the model.
@@ -205,6 +212,13 @@ class PredictionRecords:
             things = [entry for entry in classes if entry["isthing"]]
             _write_json(self.folder / INSTANCES_JSON, self._list_images(), numbered, things)
             written.append(self.folder / INSTANCES_JSON)
+        if "semantic" in first:
+            annotations = (record["semantic"] for record in self)
+            labels = ({"id": label, "name": name} for label, name in enumerate(self.class_names))
+            _write_json(self.folder / SEMANTIC_JSON, self._list_images(), annotations, labels)
+            written.append(self.folder / SEMANTIC_JSON)
+        if first.get("masks") == LABELS:
+            dump_json(self.folder / LABELS / CLASSES_JSON, self.class_names)
         return written
 
     def _list_images(self) -> Iterator[Any]:
@@ -214,13 +228,15 @@ class PredictionRecords:
         path = self.folder / RUN
         if path.is_file():
             content = load_json(path)
-            earlier = {key: content[key] for key in content.keys() - {CATEGORIES}} if isinstance(content, dict) else {}
+            content = content if isinstance(content, dict) else {}
+            earlier = {key: content[key] for key in content.keys() - {CATEGORIES, CLASS_NAMES}}
             if earlier != self.run:
                 keys = sorted(key for key in {*earlier, *self.run} if earlier.get(key) != self.run.get(key))
                 problem = f"the folder has results of another run: other {', '.join(keys)}"
                 raise DatasetError(problem, where=self.folder, remedy=OTHER)
             return
-        found = [name for name in (PANOPTIC_JSON, INSTANCES_JSON) if os.path.lexists(self.folder / name)]
+        names = (PANOPTIC_JSON, INSTANCES_JSON, SEMANTIC_JSON)
+        found = [name for name in names if os.path.lexists(self.folder / name)]
         if found:
             problem = f"the folder has {' and '.join(found)}, but no {RUN} that says of which run"
             raise DatasetError(problem, where=self.folder, remedy=OTHER)
@@ -258,7 +274,8 @@ class PredictionRecords:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._goes_on:
             self.path.unlink(missing_ok=True)
-            classes = {} if self.categories is None else {CATEGORIES: self.categories.to_coco()}
+            classes: dict[str, Any] = {} if self.categories is None else {CATEGORIES: self.categories.to_coco()}
+            classes |= {CLASS_NAMES: self.class_names} if self.class_names else {}
             dump_json(self.folder / RUN, {**self.run, **classes})
         file = self.path.open("ab", buffering=0)
         try:

@@ -18,6 +18,7 @@ STORE_IS_SERVED = "TORCHELASTIC_USE_AGENT_STORE"  # "True": torchrun's agent hol
 LOOPBACK, MAX_PORT = "127.0.0.1", 2**16 - 1
 # A Slurm job's port: below those that Linux gives to outgoing connections (from 32768).
 FIRST_PORT, PORTS = 15000, 17000
+FIRST_SPECIAL_STEP = 0xFFFFFFF0  # Slurm's ids of batch scripts and interactive shells, which are no steps of srun
 # More are a mistake: every process loads torch and the dataset before it sees that there are fewer GPUs.
 PROCESSES_PER_CPU = 4
 
@@ -182,7 +183,8 @@ def _read_slurm(variables: Mapping[str, str]) -> LaunchPlan:
         port = FIRST_PORT + _read_number(variables, _find(variables, "SLURM_JOB_ID", "SLURM_JOBID") or PORT) % PORTS
     is_block = not variables.get("SLURM_DISTRIBUTION", "block").startswith(("cyclic", "plane", "arbitrary"))
     hosts = [node for node in nodes for _ in range(local_world_size)] if is_block else []
-    in_step = variables.get("SLURM_STEP_ID")
+    step = variables.get("SLURM_STEP_ID", "")
+    in_step = step.isdecimal() and int(step) < FIRST_SPECIAL_STEP
     hint = "" if in_step else "in a batch script, start the command with srun, which starts every task"
     hosts = hosts if len(hosts) == world_size else []
     return LaunchPlan(SLURM, rank, local_rank, world_size, local_world_size, address, port, False, tuple(hosts), hint)

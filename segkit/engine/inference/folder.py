@@ -31,7 +31,6 @@ from segkit.runtime.selection import find_category_ids, select_segments
 from segkit.runtime.tiling import DEFAULT_OVERLAP_PX
 from segkit.structures import ImageId, compute_areas_px
 from segkit.utils.errors import ConfigError, DatasetError
-from segkit.utils.files import dump_json
 from segkit.utils.progress import progress_bar
 
 PNG_FOLDERS = (OVERLAYS, PANOPTIC, LABELS)
@@ -77,9 +76,9 @@ class FolderJob:
     """Images and the folder of their results, checked before the model is loaded.
 
     `run` writes overlays/*.png, and what the model gives: instances.json (COCO, RLE, with scores); panoptic.json and
-    panoptic/*.png; or, for a model with a semantic output only, labels/*.png and labels/classes.json. The `images`
-    tables of the JSONs map image ids to file names. PNGs have the path of their image below `root`, see
-    `choose_output_names`.
+    panoptic/*.png; or, for a model with a semantic output only, labels/*.png, labels/classes.json (the names of the
+    labels) and semantic.json, which names the PNG of each image. The `images` tables of the JSONs map image ids to file
+    names. PNGs have the path of their image below `root`, see `choose_output_names`.
 
     Each image has a line in records.jsonl when its files are complete. If the process is ended, an equal job goes on
     with the others. Memory does not grow with the number of images, but by some bytes for each.
@@ -175,7 +174,7 @@ class FolderJob:
         self.select = partial(select_segments, min_score=self.min_score, category_ids=category_ids)
         if len(records):
             log.info("%d of %d images are done already", len(records), len(self.paths))
-        records.categories = model.categories
+        records.categories, records.class_names = model.categories, [*model.space.names]
         try:
             self._predict(on_unreadable)
             if self.shard[1] > 1:
@@ -192,8 +191,6 @@ class FolderJob:
         written = [self.output / OVERLAYS] * (OVERLAYS in self.save) + tables
         if masks := next(iter(records)).get("masks"):
             written.append(self.output / masks)
-            if masks == LABELS:
-                dump_json(self.output / LABELS / "classes.json", [*model.space.names])
         return written
 
     def _predict(self, on_unreadable: Callable[[DatasetError], object] | None) -> None:
@@ -280,6 +277,8 @@ class FolderJob:
                 coco.write_png(self.output / PANOPTIC / png_name, prediction.panoptic.segment_ids)
             elif prediction.instances is None and prediction.semantic is not None:
                 record["masks"] = LABELS
+                if "image" in record:
+                    record["semantic"] = {"image_id": self.image_ids[position], "file_name": png_name}
                 png.write_labels(self.output / LABELS / png_name, prediction.semantic)
         if OVERLAYS in self.save:
             png.write(self.output / OVERLAYS / png_name, np.asarray(prediction.plot(**self.drawing)))

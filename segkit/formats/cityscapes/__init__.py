@@ -6,7 +6,7 @@ from segkit.formats.cityscapes.label_pngs import (
     encode_instance_ids,
     read_segmentation,
 )
-from segkit.formats.cityscapes.reader import CityscapesReader
+from segkit.formats.cityscapes.reader import CityscapesReader, list_images
 from segkit.formats.cityscapes.results import (
     ResultFiles,
     ResultLine,
@@ -26,6 +26,7 @@ __all__ = [
     "ResultFiles",
     "ResultLine",
     "encode_instance_ids",
+    "list_images",
     "read_result_lines",
     "read_result_mask",
     "read_segmentation",

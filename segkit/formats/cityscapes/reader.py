@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -77,7 +78,8 @@ class CityscapesReader(DatasetReader):
         else:
             self._gt_paths = find_annotations(self.root, split, READERS[annotations][0], on_issue)
             images = _index_by_image_id(self._gt_paths, on_issue)
-        readable = [try_read(on_issue, "image-unreadable", self._read_size, *item) for item in images.items()]
+        read = partial(_read_image, self.image_root)
+        readable = [try_read(on_issue, "image-unreadable", read, *item) for item in images.items()]
         self.images = tuple(image for image in readable if image is not None)
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
@@ -117,8 +119,25 @@ class CityscapesReader(DatasetReader):
         report_unpaired(on_issue, "image-missing", "the image is missing", places, images, "complete the download")
         return {image_id: path for image_id, path in images.items() if image_id in self._records}
 
-    def _read_size(self, image_id: str, path: Path) -> DatasetImage:
-        return DatasetImage(image_id, path.relative_to(self.image_root).as_posix(), png.read_header(path).size_hw)
+
+def list_images(root: str | Path, split: str) -> tuple[Path, tuple[DatasetImage, ...]]:
+    """List the images of a split without its ground truth.
+
+    Args:
+        root: Folder that holds leftImg8bit/<split>/<city>/.
+        split: Name of the split's folder, such as "test".
+
+    Returns:
+        The folder of the images, and these, sorted by city and name.
+
+    Raises:
+        DatasetError: The split has no image, an image cannot be read, or two have one name.
+    """
+    folder = Path(root, "leftImg8bit", split)
+    tree = f"expected leftImg8bit/{split}/<city>/*{IMAGE_SUFFIX}"
+    check_folder(folder, tree)
+    images = _index_by_image_id(_find_images(folder, tree).values(), raise_issue)
+    return folder, tuple(_read_image(folder, *item) for item in images.items())
 
 
 def find_annotations(root: Path, split: str, suffix: str, on_issue: IssueHandler) -> dict[Path, Path]:
@@ -146,6 +165,10 @@ def _find_images(folder: Path, remedy: str) -> dict[str, Path]:
     if not images:
         raise DatasetError("the split has no image", where=folder, remedy=remedy)
     return images
+
+
+def _read_image(image_root: Path, image_id: str, path: Path) -> DatasetImage:
+    return DatasetImage(image_id, path.relative_to(image_root).as_posix(), png.read_header(path).size_hw)
 
 
 def _index_by_image_id(image_paths: Iterable[Path], on_issue: IssueHandler) -> dict[str, Path]:

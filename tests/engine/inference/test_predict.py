@@ -377,10 +377,7 @@ def test_a_model_with_a_semantic_output_only(toy_folder: Path, tmp_path: Path) -
     arguments = ["--weights", tmp_path / "model.pth", "--output", tmp_path / "out", "--input", toy_folder / "images"]
     assert main([str(word) for word in ["predict", "--config-file", CONFIG, *arguments, "--opts", *semantic]]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "labels",
-        "overlays",
-        "predict.json",
-        "records.jsonl",
+        *("labels", "overlays", "predict.json", "records.jsonl", "semantic.json")
     }
     names = [category.name for category in toy.CATEGORIES.categories]
     assert json.loads((tmp_path / "out" / "labels" / "classes.json").read_text()) == names

@@ -177,4 +177,25 @@ def test_shards_give_what_one_process_gives(
     assert run(*given, out, "--shard", "3/2") == 2
     assert "expected I/N with I from 1 to N, got '3/2'" in capsys.readouterr().err
     assert run("--input", images) == 1
-    assert "expected --input and --output, or --merge alone" in capsys.readouterr().err
+    assert "expected --input or --dataset, and --output; or --merge alone" in capsys.readouterr().err
+
+
+def test_tasks_of_slurm_are_shards(
+    weights: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two tasks, the second predicts the second image; a batch script, and one with --shard, is no task."""
+    given = ["--config-file", CONFIG, "--weights", weights, "--save", "json", "--input", images, "--output"]
+    task = {"SLURM_PROCID": 1, "SLURM_LOCALID": 1, "SLURM_NTASKS": 2, "SLURM_JOB_NODELIST": "node", "SLURM_JOB_ID": 7}
+    for name, value in task.items():
+        monkeypatch.setenv(name, str(value))
+    for step, records, options in (
+        ("0", {"records_2_of_2.jsonl"}, []),
+        ("4294967291", {"records.jsonl"}, []),
+        ("0", {"records_1_of_3.jsonl"}, ["--shard", "1/3"]),
+    ):
+        monkeypatch.setenv("SLURM_STEP_ID", step)
+        out = tmp_path / f"{step}{len(options)}"
+        assert run(*given, out, *options) == 0
+        assert {path.name for path in out.glob("records*")} == records
+        (name,) = records
+        assert len((out / name).read_text().splitlines()) == (3 if name == "records.jsonl" else 2)  # with the header
