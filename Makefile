@@ -5,7 +5,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 # Variables, since a comma would end the argument of $(call install,...).
 WITH_MODELS := .[classical,fast,train]
-WITH_TESTS := .[classical,export,fast,test,train,video]
+WITH_TESTS := .[classical,fast,onnx,oracle,test,train,video]
 # What tests and benchmarks compare with, installed without dependencies, whose pins are outdated.
 ORACLES := panopticapi-lite==0.2.0 cityscapesscripts==2.3.0 surface-distance==0.1
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OPTIONAL = (
-    *("cityscapesscripts", "hotcoco", "panopticapi", "surface_distance"),  # compared with
+    *("cityscapesscripts", "hotcoco", "panopticapi", "surface_distance", "transformers"),  # compared with
     "skimage",  # the extra `classical`
     *("llvmlite", "msgspec", "numba", "ultrafast_pycocotools", "zlib_ng"),  # the extra `fast`
     *("onnx", "onnxruntime", "onnxscript"),  # the extra `export`

@@ -22,7 +22,7 @@ from segkit.utils.process_pool import count_cpus
 
 ROOT = Path(segkit.__file__).resolve().parents[1]
 REQUIREMENTS = Path(segkit.__file__).parent / "requirements.json"
-DEVELOPER_EXTRAS = ("bench", "test")
+DEVELOPER_EXTRAS = ("bench", "oracle", "test")
 # Distributions whose module has another name.
 MODULES = {
     "hydra-core": "hydra",
@@ -37,6 +37,7 @@ EXTRA_USES = {
     "cluster": "only jobs that Python sends to Slurm need it",
     "onnx": "only models as ONNX files need it",
     "fast": "without it metrics are several times slower, with equal results",
+    "oracle": "only tests that compare with it need it",
     "test": "only the tests and checks of segkit need it",
     "train": "only training, evaluation and prediction with a model need it",
     "video": "only videos need it",
