@@ -44,8 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: MODEL.DEVICE, and the CPU without a GPU)")
     precision = "float32, bfloat16, float16, or auto, the fastest that the device has (default: %(default)s)"
     parser.add_argument("--precision", default="float32", metavar="TYPE", help=precision)
-    score = "leave out things and instances of a lower score (default: %(default)s, none)"
-    parser.add_argument("--score-threshold", type=arguments.parse_share, default=0.0, metavar="SCORE", help=score)
+    score = (
+        "leave out things and instances of a lower score, in files and overlays (default: none; instances alone are \
+drawn from 0.5)"
+    )
+    parser.add_argument("--score-threshold", type=arguments.parse_share, metavar="SCORE", help=score)
     parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="write these classes only")
     save = "what is written (default: all); JSONs alone are the fastest"
     parser.add_argument("--save", nargs="+", choices=SAVED, default=SAVED, help=save)

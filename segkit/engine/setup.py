@@ -100,6 +100,8 @@ def prepare_config(
     cfg = read_config(config_file, opts, train=train)
     if train:
         check_values(cfg)
+        if cfg.TEST.AUG.ENABLED and cfg.DATASETS.TEST:
+            logger.info("a training evaluates without TEST.AUG; segkit train --eval-only uses it")
     if "://" not in cfg.OUTPUT_DIR:  # an address that Detectron2's PathManager knows
         check_output_folder(Path(cfg.OUTPUT_DIR))
     names = [*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST]

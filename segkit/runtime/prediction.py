@@ -169,7 +169,13 @@ class Prediction:
         return [*paths.values()]
 
     def plot(
-        self, *, names: bool = True, scores: bool = True, alpha: float = ALPHA, legend: bool = False
+        self,
+        *,
+        names: bool = True,
+        scores: bool = True,
+        alpha: float = ALPHA,
+        legend: bool = False,
+        min_score: float = drawing.MIN_SCORE,
     ) -> Image.Image:
         """Draw the prediction over its image.
 
@@ -178,18 +184,20 @@ class Prediction:
             scores: whether to write the scores after them.
             alpha: weight of the colours, 0..1.
             legend: whether to write the classes with their colours beside the image.
+            min_score: of a model that gives instances alone, those of a lower score are not drawn, [0, 1].
 
         Returns:
-            RGB: the panoptic map, else the instances with a score of at least 0.5, else the classes.
+            RGB: the panoptic map, else the instances, else the classes.
 
         Raises:
             DatasetError: the file of the image cannot be read any more.
             ValueError: `alpha` is out of range, or the image has another size by now.
         """
         drawable = self._drawable
-        pixels = drawing.draw(self.image, drawable, self.categories, names=names, scores=scores, alpha=alpha)
+        options: dict[str, Any] = {"names": names, "scores": scores, "alpha": alpha, "min_score": min_score}
+        pixels = drawing.draw(self.image, drawable, self.categories, **options)
         if legend:
-            pixels = add_legend(pixels, drawing.list_legend(drawable, self.categories))
+            pixels = add_legend(pixels, drawing.list_legend(drawable, self.categories, min_score))
         return Image.fromarray(pixels)
 
     def _repr_png_(self) -> bytes:

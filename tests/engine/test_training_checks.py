@@ -127,3 +127,14 @@ def test_maps_are_counted_if_all_are_decoded(toy_copy: Path, caplog: pytest.LogC
     register_panoptic("t_checks", toy_copy / "panoptic.json", toy_copy / "panoptic")
     prepare(PANOPTIC, "DATASETS.CHECK_IMAGES", "1")
     assert "classes have no label" not in caplog.text  # the JSON has every segment
+
+
+def test_a_training_says_that_it_evaluates_without_augmentation(
+    toy_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    register_instances(toy_folder, lambda content: None)
+    for enabled in ("False", "True"):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            prepare(MASK_RCNN, "TEST.AUG.ENABLED", enabled, test="('t_checks',)")
+        assert ("a training evaluates without TEST.AUG" in caplog.text) == (enabled == "True")

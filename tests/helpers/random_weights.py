@@ -16,7 +16,7 @@ CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
 
 
 def save_random_weights(
-    path: Path, categories: CategorySet, opts: Sequence[str] = (), thing_channels: str = "one"
+    path: Path, categories: CategorySet, opts: Sequence[str] = (), thing_channels: str = "one", confidence: float = 300
 ) -> None:
     torch.manual_seed(0)
     cfg = read_config(CONFIG, opts)
@@ -24,6 +24,6 @@ def save_random_weights(
     model = build_model(cfg)
     if hasattr(model, "roi_heads"):
         with torch.no_grad():
-            model.roi_heads.box_predictor.cls_score.weight.mul_(300)
+            model.roi_heads.box_predictor.cls_score.weight.mul_(confidence)
     saved = {"categories": categories.to_coco(), "thing_channels": thing_channels}
     torch.save({"model": model.state_dict(), "segkit": saved}, path)

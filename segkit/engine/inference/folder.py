@@ -94,7 +94,8 @@ class FolderJob:
         overwrite: results of another run in the folder are replaced.
         tile: side of the tiles that images are cut into, in pixels; 0: none, see `SegmentationModel`.
         overlap: pixels that neighbouring tiles share.
-        min_score: things and instances of a lower score are left out, [0, 1].
+        min_score: things and instances of a lower score are left out everywhere, [0, 1]; None: none, but overlays of a
+            model that gives instances alone draw those that `Prediction.plot` draws by default.
         classes: names of the classes that are written; empty: all.
         image_ids: id of each image in the JSONs; None: 1..N.
         file_names: name of each image in the JSONs; None: its path relative to `root`.
@@ -118,7 +119,7 @@ class FolderJob:
         overwrite: bool = False,
         tile: int = 0,
         overlap: int = DEFAULT_OVERLAP_PX,
-        min_score: float = 0.0,
+        min_score: float | None = None,
         classes: Collection[str] = (),
         image_ids: Sequence[ImageId] | None = None,
         file_names: Sequence[str] | None = None,
@@ -130,11 +131,9 @@ class FolderJob:
         self.file_names, self.image_ids = [*(file_names or relative)], image_ids or range(1, len(self.paths) + 1)
         self.output, self.drawing = Path(output), dict(drawing or {})
         self.batch_size, self.tile, self.overlap = batch_size, tile, overlap
-        self.min_score, self.classes, self.save = (
-            min_score,
-            sorted({*classes}),
-            [name for name in SAVED if name in save],
-        )
+        self.min_score, self.classes = min_score, sorted({*classes})
+        self.save = [name for name in SAVED if name in save]
+        self.plot_options = self.drawing if min_score is None else {**self.drawing, "min_score": min_score}
         self.png_names = choose_output_names(self.file_names)
         self.seconds = {"reading": 0.0, "network": 0.0, "writing": 0.0}
         names = [*map(os.path.abspath, self.paths), *self.file_names, *map(repr, image_ids or ())]
@@ -144,7 +143,7 @@ class FolderJob:
             names,
             drawing=self.drawing,
             tiles=[tile, overlap] if tile else None,
-            score_threshold=min_score or None,
+            score_threshold=min_score,
             classes=self.classes or None,
             save=self.save,
         )
@@ -171,7 +170,7 @@ class FolderJob:
         """
         self.model, records = model, self.records
         category_ids = find_category_ids(self.classes, model.categories) if self.classes else None
-        self.select = partial(select_segments, min_score=self.min_score, category_ids=category_ids)
+        self.select = partial(select_segments, min_score=self.min_score or 0.0, category_ids=category_ids)
         if len(records):
             log.info("%d of %d images are done already", len(records), len(self.paths))
         records.categories, records.class_names = model.categories, [*model.space.names]
@@ -281,7 +280,7 @@ class FolderJob:
                     record["semantic"] = {"image_id": self.image_ids[position], "file_name": png_name}
                 png.write_labels(self.output / LABELS / png_name, prediction.semantic)
         if OVERLAYS in self.save:
-            png.write(self.output / OVERLAYS / png_name, np.asarray(prediction.plot(**self.drawing)))
+            png.write(self.output / OVERLAYS / png_name, np.asarray(prediction.plot(**self.plot_options)))
         return record
 
     def _build_record(self, position: int, prediction: Prediction) -> dict[str, Any]:

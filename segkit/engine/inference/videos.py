@@ -27,7 +27,7 @@ def predict_videos(
     drawing: Mapping[str, Any] | None = None,
     on_broken: Callable[[DatasetError], object] | None = None,
     *,
-    min_score: float = 0.0,
+    min_score: float | None = None,
     classes: Collection[str] = (),
     overlays: bool = True,
 ) -> list[Path]:
@@ -41,7 +41,7 @@ def predict_videos(
         output: folder to write to.
         drawing: keyword arguments of `draw_panoptic`: alpha, names, scores.
         on_broken: takes the error of a video that cannot be read or breaks off, and the others go on; None raises it.
-        min_score: things of a lower score are left out, [0, 1].
+        min_score: things of a lower score are left out, [0, 1]; None: none.
         classes: names of the classes that are written; empty: all.
         overlays: whether overlays are written.
 
@@ -55,7 +55,7 @@ def predict_videos(
     category_ids = find_category_ids(classes, model.categories) if classes else None
 
     def segment(frame: np.ndarray) -> PanopticSegmentation:
-        panoptic = select_segments(model(frame, outputs=PANOPTIC), min_score, category_ids).panoptic
+        panoptic = select_segments(model(frame, outputs=PANOPTIC), min_score or 0.0, category_ids).panoptic
         assert panoptic is not None  # the model raises ConfigError if it has no panoptic output
         return panoptic
 

@@ -14,8 +14,11 @@ from PIL import Image
 
 from segkit.cli import predict
 from segkit.cli.main import main
+from segkit.data.toy import dataset as toy
 from segkit.engine.inference.folder import FolderJob
+from segkit.structures import CategorySet
 from tests.engine.inference import CONFIG
+from tests.helpers.random_weights import save_random_weights
 
 
 @pytest.fixture
@@ -199,3 +202,23 @@ def test_tasks_of_slurm_are_shards(
         assert {path.name for path in out.glob("records*")} == records
         (name,) = records
         assert len((out / name).read_text().splitlines()) == (3 if name == "records.jsonl" else 2)  # with the header
+
+
+def test_the_threshold_decides_what_is_drawn_too(images: Path, tmp_path: Path) -> None:
+    """Of a model that gives instances alone. Without it, everything is saved, and scores from 0.5 on are drawn."""
+    instances = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"]
+    weights = tmp_path / "model.pth"
+    save_random_weights(weights, CategorySet(toy.CATEGORIES.things), instances, confidence=1)
+    given = ["--config-file", CONFIG, "--weights", weights, "--input", images / "1.png", "--save", "overlays", "json"]
+    drawn, saved = {}, {}
+    for name, options in {"default": [], "0": ["--score-threshold", 0], "1": ["--score-threshold", 1]}.items():
+        out = tmp_path / name
+        assert run(*given, "--output", out, *options, "--opts", *instances) == 0
+        drawn[name] = np.asarray(Image.open(out / "overlays/1.png"))
+        saved[name] = len(load(out / "instances.json")["annotations"])
+    assert saved["default"] == saved["0"] > saved["1"] == 0
+    assert max(entry["score"] for entry in load(tmp_path / "0/instances.json")["annotations"]) < 0.5
+    image = np.asarray(Image.open(images / "1.png").convert("RGB"))
+    assert (drawn["default"] == image).all()
+    assert (drawn["1"] == image).all()
+    assert (drawn["0"] != image).any()
