@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,22 @@ from segkit.structures.graph_outputs import OUTPUTS
 from segkit.utils.bundles import SUFFIX
 from segkit.utils.errors import ConfigError
 
+ONNX, PROGRAM = ".onnx", ".pt2"  # suffixes; the second is torch's
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands."""
     commands: dict[str, arguments.Command] = {
-        "onnx": ("write one ONNX graph with fusion inside, and compare it with the model", _add_onnx, _export_onnx),
+        "onnx": (
+            "write one ONNX graph with fusion inside, and compare it with the model",
+            partial(_add_graph, suffix=ONNX),
+            _export_onnx,
+        ),
+        "torch": (
+            "write a program of torch.export, and compare it with the model",
+            partial(_add_graph, suffix=PROGRAM),
+            _export_torch,
+        ),
         "bundle": ("write config, weights, classes and preprocessing as one file", _add_bundle, _export_bundle),
     }
     arguments.add_commands(parser, commands)
@@ -35,7 +47,7 @@ def _add_model(parser: argparse.ArgumentParser, suffix: str) -> None:
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config KEY VALUE pairs, last")
 
 
-def _add_onnx(parser: argparse.ArgumentParser) -> None:
+def _add_graph(parser: argparse.ArgumentParser, suffix: str) -> None:
     parser.add_argument(
         "--tasks", nargs="+", choices=[*OUTPUTS], help="what the graph gives (default: all of the model)"
     )
@@ -44,7 +56,7 @@ def _add_onnx(parser: argparse.ArgumentParser) -> None:
     check = "compare the results on these images (default: on generated ones of two sizes)"
     parser.add_argument("--check", nargs="+", default=[], metavar="IMAGE", help=check)
     parser.add_argument("--no-check", action="store_true", help="do not compare")
-    _add_model(parser, ".onnx")
+    _add_model(parser, suffix)
 
 
 def _add_bundle(parser: argparse.ArgumentParser) -> None:
@@ -74,14 +86,29 @@ def _export_bundle(args: argparse.Namespace) -> int:
     return 0
 
 
-def _export_onnx(args: argparse.Namespace) -> int:
+def _get_fixed_size(args: argparse.Namespace) -> tuple[int, int] | None:
     fixed_size = None if args.fixed_size is None else (args.fixed_size[0], args.fixed_size[1])
     if fixed_size and min(fixed_size) < 1:
         raise ConfigError(f"expected a height and a width in pixels, got {fixed_size}", where="--fixed-size")
+    return fixed_size
+
+
+def _export_torch(args: argparse.Namespace) -> int:
+    fixed_size = _get_fixed_size(args)
+    source = _load_source(args, PROGRAM)
+    from segkit.engine.export.torch_file import export_torch, load_torch_program
+
+    graph = export_torch(source, args.output, tasks=args.tasks, fixed_size=fixed_size)
+    print(args.output)
+    return 0 if args.no_check else _print_checks(source, graph, load_torch_program(args.output), args.check, fixed_size)
+
+
+def _export_onnx(args: argparse.Namespace) -> int:
+    fixed_size = _get_fixed_size(args)
     from segkit.engine.export.onnx_file import export_onnx, require_packages
 
     require_packages()
-    source = _load_source(args, ".onnx")
+    source = _load_source(args, ONNX)
     graph = export_onnx(source, args.output, tasks=args.tasks, fixed_size=fixed_size)
     print(args.output)
     from segkit.engine.export.operators_on_cpu import describe_operators

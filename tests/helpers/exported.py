@@ -65,3 +65,12 @@ def unet_config(**values: Any) -> Any:
     tiny |= {"MODEL__SEM_SEG_HEAD__NAME": "UNetHead", "MODEL__SEM_SEG_HEAD__IN_FEATURES": ["enc1", "enc2"]}
     tiny |= {"MODEL__SEM_SEG_HEAD__COMMON_STRIDE": 1, "MODEL__SEM_SEG_HEAD__NORM": ""}
     return small_config("SemanticSegmentor", **tiny, **values)
+
+
+def save_source(source: Source, folder: Path) -> Path:
+    """Write the model as the folder of a run, which commands take."""
+    entry = {"categories": source.categories.to_coco(), "thing_channels": source.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS}
+    folder.mkdir()
+    torch.save({"model": source.model.state_dict(), "segkit": entry}, folder / "model_best.pth")
+    (folder / "config.yaml").write_text(source.cfg.dump())
+    return folder

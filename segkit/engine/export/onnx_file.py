@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import json
-import logging
-import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from segkit import __version__
-from segkit.engine.export.graphs import Graph, choose_tasks
+from segkit.engine.export.graphs import Graph
+from segkit.engine.export.program import build_graph, export_program, named_errors, require_torch
 from segkit.engine.export.source import describe_source
 from segkit.structures.graph_outputs import FORMAT_VERSION, METADATA
 from segkit.utils.errors import ConfigError
 from segkit.utils.files import replacing
 
 OPSET = 18  # above, torch converts grid_sample outside of loops alone; RoiAlign needs 16
-EXAMPLE_BATCH, EXAMPLE_CELLS = 2, (3, 4)  # at least 2 of everything: torch takes a size of 1 for a constant
-EXAMPLE_SIDE, EXAMPLE_CANVAS = 96, (120, 150)  # pixels; sizes that no other part of the graph has
-OLDEST_TORCH = 2, 11
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INSTALL = "pip install 'segkit[onnx]'"
-OPERATOR = re.compile(r"target=(?:torch\.ops\.)?([\w.:]+)")
 
 
 def export_onnx(
@@ -60,7 +53,7 @@ def export_onnx(
         "output_names": graph.output_names,
         "custom_translation_table": TRANSLATIONS,
     }
-    with _named_errors(source.cfg.MODEL.META_ARCHITECTURE):
+    with named_errors(source.cfg.MODEL.META_ARCHITECTURE):
         onnx_program = torch.onnx.export(program, dynamo=True, verbose=False, **options)
     assert onnx_program is not None
     _take_output_size(onnx_program.model)
@@ -70,63 +63,6 @@ def export_onnx(
     with replacing(Path(path)) as temporary:
         onnx_program.save(temporary)
     return graph
-
-
-def build_graph(source: Any, tasks: Sequence[str] | None) -> Graph:
-    """Build the module that is exported.
-
-    Args:
-        source: see `export_onnx`.
-        tasks: see `export_onnx`.
-
-    Returns:
-        The module, in evaluation mode.
-
-    Raises:
-        ConfigError: the model does not give a task, or a part of it cannot be exported.
-    """
-    chosen = choose_tasks(source.model, tasks)
-    swap_channels = source.cfg.INPUT.FORMAT == "BGR"
-    return Graph(source.model, chosen, swap_channels, len(source.space.names)).eval()
-
-
-def export_program(graph: Graph, fixed_size: tuple[int, int] | None, name: str) -> torch.export.ExportedProgram:
-    """Trace a graph with torch.export: any batch, and any height and width unless they are fixed.
-
-    Args:
-        graph: of `build_graph`.
-        fixed_size: (h, w) of all images; None: any.
-        name: of the architecture, for errors.
-
-    Returns:
-        The program.
-
-    Raises:
-        ConfigError: torch cannot export a part of it, or it works for one size only.
-    """
-    side = [
-        max(-(-EXAMPLE_SIDE // step), cells) * step
-        for step, cells in zip(graph.multiple_hw, EXAMPLE_CELLS, strict=True)
-    ]
-    channels = graph.model.pixel_mean.shape[0]
-    device = graph.model.pixel_mean.device
-    images = torch.zeros((EXAMPLE_BATCH, channels, *(fixed_size or side)), dtype=torch.uint8, device=device)
-    canvas = torch.zeros(EXAMPLE_CANVAS, dtype=torch.uint8, device=device)
-    auto, static = torch.export.Dim.AUTO, torch.export.Dim.STATIC
-    of_side = static if fixed_size else auto
-    shapes = {"images": {0: auto, 2: of_side, 3: of_side}, "canvas": {0: auto, 1: auto}}
-    with _named_errors(name), torch.no_grad():
-        program = torch.export.export(graph, (images, canvas), dynamic_shapes=shapes, strict=False)
-    inputs = {node.name: node.meta["val"].shape for node in program.graph.nodes if node.op == "placeholder"}
-    fixed = [
-        f"{axis} {size}"
-        for axis, size in zip(("batch", "channels", "height", "width"), inputs["images"], strict=True)
-        if isinstance(size, int) and axis != "channels" and not (fixed_size and axis in ("height", "width"))
-    ]
-    if fixed:
-        remedy = "give a fixed size" if fixed_size is None else "use another backbone"
-        raise ConfigError(f"{name} works for {', '.join(fixed)} only, in one graph", remedy=remedy)
-    return program
 
 
 def require_packages() -> None:
@@ -139,30 +75,7 @@ def require_packages() -> None:
 
     if missing := [package for package in PACKAGES if find_spec(package) is None]:
         raise ConfigError(f"needs the extra 'onnx' ({', '.join(missing)} not installed)", remedy=INSTALL)
-    if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
-        oldest = ".".join(map(str, OLDEST_TORCH))
-        raise ConfigError(f"needs torch {oldest}, got {torch.__version__}", remedy="update torch")
-
-
-@contextmanager
-def _named_errors(name: str) -> Iterator[None]:
-    """Turn what torch's exporters raise into one line that names the operator; hide their warnings."""
-    levels = [(logging.getLogger(logger), logging.getLogger(logger).level) for logger in ("torch.onnx", "torch.fx")]
-    try:
-        for logger, _ in levels:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-        text = str(error)
-        operator = OPERATOR.search(text)
-        cause = f"the operator {operator[1]}" if operator else " ".join(text.split())[:160]
-        problem = f"torch {torch.__version__} cannot export {name} as one graph, because of {cause}"
-        raise ConfigError(problem, remedy="docs/export.md lists what can be exported") from error
-    finally:
-        for logger, level in levels:
-            logger.setLevel(level)
+    require_torch()
 
 
 def _take_output_size(model: Any) -> None:

@@ -1,4 +1,4 @@
-"""The operators of `operators.py` in ONNX. Import it only to export: it needs onnxscript."""
+"""The operators of `operators.py`, and one of torch, in ONNX. Import it only to export: it needs onnxscript."""
 
 from __future__ import annotations
 
@@ -62,7 +62,14 @@ def pool_levels(
     return pooled
 
 
+def slice_copy(maps: Any, dim: int, start: Any, end: Any) -> Any:
+    """See `torch.slice_copy`, which torch's exporter lacks; `start` and `end` are numbers or tensors."""
+    ends = (op.Reshape(op.Cast(each, to=7), op.Constant(value_ints=[1])) for each in (start, end))  # INT64
+    return op.Slice(maps, *ends, op.Constant(value_ints=[dim]))
+
+
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.segkit.nms_mask.default: nms_mask,
     torch.ops.segkit.pool_levels.default: pool_levels,
+    torch.ops.aten.slice_copy.Tensor: slice_copy,
 }

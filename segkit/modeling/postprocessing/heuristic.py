@@ -17,6 +17,7 @@ from segkit.modeling.postprocessing.detections import (
 )
 from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors, build_fused_tensors, count_labels
 from segkit.modeling.postprocessing.paste import compute_sampling_axes, paste_each, paste_probs
+from segkit.modeling.postprocessing.resampling import is_exporting
 from segkit.structures.segment_table import STUFF_RANGE
 from segkit.utils.errors import ConfigError
 
@@ -60,16 +61,12 @@ def fuse_heuristic(
     candidates = select_candidate_rows(ranked, fusion.instance_score_threshold, class_thresholds, nms_threshold)
     total = candidates.shape[1]
     owners = stuff_map.int() + total
-    place = _place_in_loop if _is_exporting() else _place_each
+    place = _place_in_loop if is_exporting() else _place_each
     owners, placed = place(ranked, candidates, owners, fusion.overlap_threshold)
     # With a limit of 0 a class that is fully covered makes a segment too, if it is in the map.
     limit = fusion.stuff_area_limit_px
     stuff = count_labels(stuff_map, stuff_count + 1)[:, 1:] > 0 if limit <= 0 else stuff_count
     return build_fused_tensors(ranked, instance_ids, owners, placed, stuff, limit, all_errors)
-
-
-def _is_exporting() -> bool:
-    return getattr(torch.compiler, "is_exporting", bool)()  # since torch 2.7
 
 
 def _place_each(

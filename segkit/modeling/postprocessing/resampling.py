@@ -94,5 +94,33 @@ def resize_logits(logits: torch.Tensor, sizes: Sizes) -> torch.Tensor:
     """
     if sizes.scale > 1:
         logits = F.interpolate(logits, scale_factor=sizes.scale, mode="bilinear", align_corners=False)
-    logits = logits[:, :, : sizes.image_size[0], : sizes.image_size[1]]
+    logits = crop(logits, *sizes.image_size)
     return F.interpolate(logits, size=sizes.size_hw, mode="bilinear", align_corners=False)
+
+
+def crop(maps: torch.Tensor, height: int, width: int, top: int = 0, left: int = 0) -> torch.Tensor:
+    """Cut a rectangle out.
+
+    Args:
+        maps: (B, C, H, W).
+        height: of the rectangle.
+        width: of the rectangle.
+        top: its first line.
+        left: its first column.
+
+    Returns:
+        (B, C, height, width): a view; a copy if it is exported, because torch.export asks of each view whether it is
+        contiguous, and takes the answer for a condition on the sizes.
+    """
+    if not is_exporting():
+        return maps[:, :, top : top + height, left : left + width]
+    return torch.slice_copy(torch.slice_copy(maps, 2, top, top + height), 3, left, left + width)
+
+
+def is_exporting() -> bool:
+    """Whether torch.export is tracing.
+
+    Returns:
+        False too with a torch before 2.7, which cannot say it.
+    """
+    return bool(getattr(torch.compiler, "is_exporting", bool)())

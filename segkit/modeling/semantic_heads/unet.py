@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from segkit.config import with_segkit_keys
+from segkit.modeling.postprocessing.resampling import crop
 from segkit.modeling.semantic_losses import SemanticLosses, attach_losses
 from segkit.modeling.unet import SAME, VALID, DoubleConvolution, check_unet
 from segkit.utils.errors import ConfigError
@@ -135,9 +136,9 @@ class _UpStage(nn.Module):
         x = self.up(x)
         if skip is not None and self.padding == VALID:
             top, left = ((skip.shape[dim] - x.shape[dim]) // 2 for dim in (2, 3))
-            skip = skip[:, :, top : top + x.shape[2], left : left + x.shape[3]]
+            skip = crop(skip, x.shape[2], x.shape[3], top, left)
         elif skip is not None:  # sizes are rounded up from level to level
-            x = x[:, :, : skip.shape[2], : skip.shape[3]]
+            x = crop(x, skip.shape[2], skip.shape[3])
         return self.convs(x if skip is None else torch.cat([skip, x], dim=1))
 
 
