@@ -36,6 +36,10 @@ def apply_inference_options(cfg: CfgNode, model: torch.nn.Module) -> Callable[[]
     if options.CHANNELS_LAST and cfg.MODEL.DEVICE == "cpu" and not cfg.MODEL.CHANNELS_LAST:
         set_memory_format(inner, torch.channels_last)
         undo.callback(set_memory_format, inner, torch.contiguous_format)
+        # Detectron2 resizes the map of one image four times slower if its channels are last.
+        predictor = getattr(getattr(inner, "sem_seg_head", None), "predictor", None)
+        if isinstance(predictor, torch.nn.Module):
+            undo.callback(predictor.register_forward_hook(lambda *call: call[-1].contiguous()).remove)
     if options.COMPILE:
         for part in build_compiled_parts(cfg, inner, training=False):
             undo.callback(part.remove)
