@@ -15,6 +15,7 @@ from timm.models import load_pretrained
 
 from segkit.config import with_segkit_keys
 from segkit.engine.checkpoints.weight_files import read_weight_file, shorten
+from segkit.modeling.backbones.plain_vit import PlainViT
 from segkit.modeling.backbones.timm_network import TimmBackbone
 from segkit.normalization import find_timm_config
 from segkit.utils.errors import CheckpointError, ConfigError
@@ -66,7 +67,7 @@ def load_timm_weights(cfg: CfgNode, model: torch.nn.Module) -> None:
     """
     cfg = with_segkit_keys(cfg)
     weights = cfg.MODEL.TIMM.WEIGHTS
-    backbone = next((module for module in model.modules() if isinstance(module, TimmBackbone)), None)
+    backbone = next((module for module in model.modules() if isinstance(module, (TimmBackbone, PlainViT))), None)
     if backbone is None or not weights or cfg.MODEL.WEIGHTS:
         return
     whole = backbone.build_whole_network()
@@ -91,7 +92,7 @@ def load_timm_weights(cfg: CfgNode, model: torch.nn.Module) -> None:
     _log_table(weights, backbone, needed, [*(set(tensors) - set(needed)), *unexpected])
 
 
-def _download(backbone: TimmBackbone, whole: Any) -> tuple[list[str], list[str]]:
+def _download(backbone: TimmBackbone | PlainViT, whole: Any) -> tuple[list[str], list[str]]:
     known = find_timm_config(backbone.name)
     if not any(known.get(source) for source in SOURCES):
         problem = f"timm has no pretrained weights for {backbone.name}"
@@ -126,7 +127,7 @@ def _read_tensors(weights: str, whole: Any) -> dict[str, torch.Tensor]:
 
 
 def _load_tensors(
-    backbone: TimmBackbone, whole: Any, tensors: dict[str, torch.Tensor], where: str
+    backbone: TimmBackbone | PlainViT, whole: Any, tensors: dict[str, torch.Tensor], where: str
 ) -> tuple[list[str], list[str]]:
     known = find_timm_config(backbone.name)
     classifiers = known.get("classifier") or ()
@@ -141,7 +142,7 @@ def _load_tensors(
         raise CheckpointError(problem, where=where, remedy=remedy) from error
 
 
-def _load(backbone: TimmBackbone, whole: Any, known: dict[str, Any]) -> tuple[list[str], list[str]]:
+def _load(backbone: TimmBackbone | PlainViT, whole: Any, known: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Let timm load: (names that the weights lack, names that the network lacks)."""
     missing: list[str] = []
     unexpected: list[str] = []
@@ -164,7 +165,9 @@ def _load(backbone: TimmBackbone, whole: Any, known: dict[str, Any]) -> tuple[li
     return missing, unexpected
 
 
-def _log_table(weights: str, backbone: TimmBackbone, loaded: dict[str, torch.Tensor], unused: list[str]) -> None:
+def _log_table(
+    weights: str, backbone: TimmBackbone | PlainViT, loaded: dict[str, torch.Tensor], unused: list[str]
+) -> None:
     tensors: Counter[str] = Counter()
     numbers: Counter[str] = Counter()
     for name, tensor in loaded.items():
