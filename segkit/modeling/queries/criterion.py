@@ -14,8 +14,9 @@ from torch import distributed, nn
 from torch.nn import functional as F
 
 from segkit.modeling.point_sampling import draw_uncertain_points, sample_logits
-from segkit.modeling.queries.matching import CostWeights, Matches, Objects, assign, compute_costs, copy_to_device
+from segkit.modeling.queries.matching import CostWeights, Matches, Objects, assign, compute_costs
 from segkit.modeling.queries.outputs import QueryOutputs, QueryTargets
+from segkit.modeling.transfers import copy_to_device
 
 logger = logging.getLogger(__name__)
 

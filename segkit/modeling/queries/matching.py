@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from segkit.modeling.point_sampling import SampledMasks, sample_logits
 from segkit.modeling.queries.outputs import QueryOutputs, QueryTargets
+from segkit.modeling.transfers import copy_to_device
 
 NOT_FINITE = np.finfo(np.float32).max  # the cost in the place of NaN and infinity: matched last
 
@@ -126,17 +127,3 @@ def assign(costs: NDArray[np.float32], counts: Sequence[int]) -> NDArray[np.int6
             objects.append(first_objects[image] + columns)
         matches.append([np.concatenate(queries), np.concatenate(objects)])
     return np.array(matches, dtype=np.int64)
-
-
-def copy_to_device(array: NDArray[np.int64], device: torch.device) -> torch.Tensor:
-    """Copy to a device without waiting for it.
-
-    Args:
-        array: integers.
-        device: of the result.
-
-    Returns:
-        The same numbers.
-    """
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
