@@ -346,6 +346,13 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.BACKBONE_MULTIPLIER = cfg.SOLVER.get("BACKBONE_MULTIPLIER", 1.0)  # Mask2Former has this key too
     # Factor of the learning rate from each block of a ViT or Swin backbone to the one before, in (0, 1]; 1: none.
     cfg.SOLVER.LAYER_DECAY = 1.0
+    # Lowest layer whose factor is 1: "norm" (after the blocks, as in BEiT and timm) or "block" (the last block, as in
+    # EoMT, whose embeddings have the factor of the first block); number of last blocks whose factor is 1 in any case.
+    cfg.SOLVER.LAYER_DECAY_TOP = "norm"
+    cfg.SOLVER.LAYER_DECAY_FULL_BLOCKS = 0
+    # "TwoStageWarmupPolyLR": iterations in which the backbone's learning rate rises, after WARMUP_ITERS iterations in
+    # which it is 0 and that of other weights rises.
+    cfg.SOLVER.BACKBONE_WARMUP_ITERS = 0
     # DistributedDataParallel plans the order of the gradients once: every loss must touch every weight in each step, as
     # those of Detectron2's architectures do, with images without objects too.
     cfg.SOLVER.STATIC_GRAPH = False

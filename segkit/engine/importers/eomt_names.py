@@ -43,7 +43,7 @@ BLOCK = {
     "layer_scale1.lambda1": "ls1.gamma",
     "layer_scale2.lambda1": "ls2.gamma",
 }
-# SwiGLU of DINOv2's giant, in memory since transformers 5.22, and in files of before.
+# SwiGLU of the giant of DINOv2, in transformers 5.24 in memory, and in its files.
 BLOCK_SWIGLU = {**BLOCK, "mlp.down_proj.": "mlp.fc2."}
 BLOCK_OLD_SWIGLU = {**BLOCK, "mlp.weights_in.": "mlp.fc1.", "mlp.weights_out.": "mlp.fc2."}
 BLOCK_V3 = {
@@ -141,7 +141,7 @@ def to_hugging_face(weights: Mapping[str, torch.Tensor]) -> Weights:
         weights: state dict of our model.
 
     Returns:
-        Those of transformers from 5.22 on, without `attn_mask_probs`, which a trained model has as zeros.
+        Those of transformers 5.24 without `attn_mask_probs`, which a trained model has as zeros.
     """
     rules = _find_rules(weights)
     outside, block = ({ours: theirs for theirs, ours in pairs.items()} for pairs in rules[:2])

@@ -11,6 +11,7 @@ from detectron2.solver.build import get_default_optimizer_params
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from segkit.engine.training.layer_decay import BACKBONE, compute_layer_factors
+from segkit.engine.training.two_stage import IS_BACKBONE, TWO_STAGE
 from segkit.utils.errors import ConfigError
 from segkit.utils.text import suggest
 
@@ -41,7 +42,10 @@ def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimiz
     options = {key: cfg.SOLVER[key.upper()] for key in keys}
     if factors := _compute_factors(cfg, model):
         options["lr_factor_func"] = factors.__getitem__
-    return OPTIMIZERS[name](cfg, get_default_optimizer_params(model, **options))
+    groups = get_default_optimizer_params(model, **options)
+    if cfg.SOLVER.LR_SCHEDULER_NAME == TWO_STAGE:
+        groups = _split_backbone(model, groups)
+    return OPTIMIZERS[name](cfg, groups)
 
 
 def clip_gradients(cfg: CfgNode, parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
@@ -86,9 +90,20 @@ def _compute_factors(cfg: CfgNode, model: torch.nn.Module) -> dict[str, float]:
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     if not any(name.startswith(BACKBONE) for name in names):
         raise ConfigError("SOLVER.BACKBONE_MULTIPLIER needs a model with a backbone", remedy="set it to 1.0")
-    factors = compute_layer_factors(names, solver.LAYER_DECAY)
+    factors = compute_layer_factors(names, solver.LAYER_DECAY, solver.LAYER_DECAY_TOP, solver.LAYER_DECAY_FULL_BLOCKS)
     multiplier = solver.BACKBONE_MULTIPLIER
     return {name: factor * multiplier if name.startswith(BACKBONE) else factor for name, factor in factors.items()}
+
+
+def _split_backbone(model: torch.nn.Module, groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Groups of the backbone and of other weights, with `IS_BACKBONE`, by which the schedule tells them apart."""
+    backbone = {id(p) for name, p in model.named_parameters() if name.startswith(BACKBONE)}
+    split = []
+    for group in groups:
+        for is_backbone in (True, False):
+            if own := [p for p in group["params"] if (id(p) in backbone) == is_backbone]:
+                split.append({**group, "params": own, IS_BACKBONE: is_backbone})
+    return split
 
 
 def _compute_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:

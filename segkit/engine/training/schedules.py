@@ -12,6 +12,7 @@ from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from detectron2.solver import build_lr_scheduler as build_detectron2_scheduler
 from fvcore.common.param_scheduler import PolynomialDecayParamScheduler
 
+from segkit.engine.training.two_stage import TWO_STAGE, build_two_stage
 from segkit.utils.errors import ConfigError
 from segkit.utils.text import suggest
 
@@ -19,14 +20,14 @@ logger = logging.getLogger(__name__)
 
 POLY = "WarmupPolyLR"
 MAX_FACTOR = 1000  # between the batch and SOLVER.REFERENCE_BATCH: Goyal et al. 2017 went to 32
-SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR", POLY)
+SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR", POLY, TWO_STAGE)
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
-    """Build SOLVER.LR_SCHEDULER_NAME: one of Detectron2's, or WarmupPolyLR.
+    """Build SOLVER.LR_SCHEDULER_NAME: one of Detectron2's, WarmupPolyLR, or TwoStageWarmupPolyLR.
 
     WarmupPolyLR: BASE_LR * (1 - iteration / MAX_ITER) ** POLY_LR_POWER (Chen et al. 2017, DeepLab) after the warm-up,
-    at least BASE_LR * POLY_LR_CONSTANT_ENDING.
+    at least BASE_LR * POLY_LR_CONSTANT_ENDING. TwoStageWarmupPolyLR: see `TwoStagePoly`.
 
     Args:
         cfg: config with segkit's keys.
@@ -45,6 +46,8 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
     if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and not 0 <= solver.BASE_LR_END <= solver.BASE_LR:
         problem = f"expected SOLVER.BASE_LR_END in [0, BASE_LR = {solver.BASE_LR}], got {solver.BASE_LR_END}"
         raise ConfigError(problem, remedy="set it to 0, Detectron2's default")
+    if solver.LR_SCHEDULER_NAME == TWO_STAGE:
+        return build_two_stage(solver, optimizer)
     try:
         return (
             _build_poly(solver, optimizer)
@@ -62,9 +65,10 @@ def scale_schedule(cfg: CfgNode, processes: int) -> CfgNode:
     """Scale the schedule to the batch, by SOLVER.REFERENCE_BATCH or Detectron2's SOLVER.REFERENCE_WORLD_SIZE.
 
     With k * REFERENCE_BATCH images, BASE_LR and BASE_LR_END are multiplied by k (Goyal et al. 2017), and MAX_ITER,
-    STEPS, WARMUP_ITERS, CHECKPOINT_PERIOD and EVAL_PERIOD divided by k: the training sees as many images. Then
-    REFERENCE_BATCH becomes the batch, so that a scaled config is not scaled again. REFERENCE_WORLD_SIZE scales
-    IMS_PER_BATCH too, to keep the images of each process, see `DefaultTrainer.auto_scale_workers`.
+    STEPS, WARMUP_ITERS, BACKBONE_WARMUP_ITERS, CHECKPOINT_PERIOD and EVAL_PERIOD divided by k: the
+    training sees as many images. Then REFERENCE_BATCH becomes the batch, so that a scaled config is not scaled again.
+    REFERENCE_WORLD_SIZE scales IMS_PER_BATCH too, to keep the images of each process, see
+    `DefaultTrainer.auto_scale_workers`.
 
     Args:
         cfg: config with segkit's keys.
@@ -127,7 +131,8 @@ def _scale(cfg: CfgNode, factor: float) -> CfgNode:
     for node, key in ((solver, "MAX_ITER"), (solver, "CHECKPOINT_PERIOD"), (scaled.TEST, "EVAL_PERIOD")):
         if node[key] > 0:  # 0: no period
             node[key] = max(1, round(node[key] / factor))
-    solver.WARMUP_ITERS = round(solver.WARMUP_ITERS / factor)
+    for key in ("WARMUP_ITERS", "BACKBONE_WARMUP_ITERS"):
+        solver[key] = round(solver[key] / factor)
     solver.STEPS = tuple(round(step / factor) for step in solver.STEPS)
     text = "the schedule is scaled from %d to %d images a step: BASE_LR %g, MAX_ITER %d, STEPS %s, WARMUP_ITERS %d"
     values = solver.BASE_LR, solver.MAX_ITER, solver.STEPS, solver.WARMUP_ITERS

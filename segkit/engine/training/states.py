@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from detectron2.solver import LRMultiplier
 
+from segkit.engine.training.two_stage import TwoStagePoly
 from segkit.utils.errors import CheckpointError
 
 REMEDY = "resume with the settings of the checkpoint, or start from its weights: MODEL.WEIGHTS, without --resume"
@@ -60,7 +61,7 @@ def load_scheduler(scheduler: Any, state: dict[str, Any], steps: int) -> None:
         state: of `state_dict`, for schedulers whose rates do not follow from the number of the step.
         steps: that are done.
     """
-    if isinstance(scheduler, LRMultiplier):  # they follow from the config and the number of the step
+    if isinstance(scheduler, (LRMultiplier, TwoStagePoly)):  # they follow from the config and the number of the step
         scheduler.last_epoch = steps
         for group, lr in zip(scheduler.optimizer.param_groups, scheduler.get_lr(), strict=True):
             group["lr"] = lr

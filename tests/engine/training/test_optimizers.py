@@ -70,6 +70,21 @@ def test_swins_blocks_are_numbered_through_its_stages() -> None:
     assert [*compute_layer_factors(names, 0.5).values()] == [1 / 16, 1 / 8, 1 / 4, 1 / 4, 1 / 2, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("full_blocks", "expected"),
+    [
+        (0, [1 / 8, 1 / 8, 1 / 8, 1 / 4, 1 / 2, 1, 1, 1]),  # of 4 blocks, block i has 0.5 ** (3 - i)
+        (2, [1 / 8, 1 / 8, 1 / 8, 1 / 4, 1, 1, 1, 1]),  # the last two have the whole learning rate
+    ],
+)
+def test_the_last_block_may_have_the_whole_learning_rate(full_blocks: int, expected: list[float]) -> None:
+    """The rule of EoMT's official code, with `llrd_l2_enabled` and without."""
+    names = ["backbone.network.pos_embed", "backbone.network.patch_embed.proj.weight"]
+    names += [f"backbone.network.blocks.{i}.norm1.weight" for i in range(4)]
+    names += ["backbone.network.norm.weight", "head.q.weight"]
+    assert [*compute_layer_factors(names, 0.5, "block", full_blocks).values()] == expected
+
+
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
 def test_timms_networks_have_the_factors_of_timm(name: str) -> None:
     """But for timm's last layer, the head, which a backbone lacks: its factor is 1, the last block's the decay."""
@@ -97,13 +112,19 @@ def test_the_groups_are_few_and_have_the_factors() -> None:
     ("options", "message"),
     [
         ("SOLVER.LAYER_DECAY 0.5", r"LAYER_DECAY 0\.5 needs a transformer .*; set it to 1\.0"),
+        ("SOLVER.LAYER_DECAY_TOP head", "LAYER_DECAY_TOP 'head' is unknown; choose one of norm, block"),
         ("SOLVER.LAYER_DECAY 1.5", r"expected SOLVER\.LAYER_DECAY in \(0, 1\], got 1\.5"),
         ("SOLVER.BACKBONE_MULTIPLIER 0.1 SOLVER.BIAS_LR_FACTOR 2.0", "BIAS_LR_FACTOR cannot be combined"),
     ],
 )
 def test_wrong_learning_rates_are_clear_errors(options: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        get_rates(Model(torch.nn.Linear(2, 2)), options)
+        get_rates(Model(torch.nn.Linear(2, 2)), f"SOLVER.BACKBONE_MULTIPLIER 0.5 {options}")
+
+
+def test_more_full_blocks_than_blocks_are_a_clear_error() -> None:
+    with pytest.raises(ConfigError, match="FULL_BLOCKS from 0 to the 3 blocks of the backbone, got 4"):
+        get_rates(Model(build_vit()), "SOLVER.LAYER_DECAY 0.5 SOLVER.LAYER_DECAY_FULL_BLOCKS 4")
 
 
 def build_small() -> Any:

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from segkit.config import load_config
+from segkit.engine.training.optimizers import build_optimizer
 from segkit.engine.training.schedules import build_lr_scheduler, scale_schedule
+from segkit.engine.training.states import load_scheduler
 from segkit.utils.errors import ConfigError
 
 
@@ -32,6 +34,49 @@ def test_the_poly_schedule_with_warm_up(ending: float) -> None:
     assert rates == pytest.approx([0.0, 1.28, *(4 * max((1 - i / 10) ** 2, ending) for i in range(2, 10))])
 
 
+TWO_STAGE = """SOLVER.LR_SCHEDULER_NAME TwoStageWarmupPolyLR SOLVER.MAX_ITER 10 SOLVER.WARMUP_ITERS 2
+    SOLVER.BACKBONE_WARMUP_ITERS 4 SOLVER.WARMUP_FACTOR 0.0 SOLVER.POLY_LR_POWER 2.0 SOLVER.BASE_LR 1.0"""
+
+
+class Model(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone, self.head = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+
+
+def test_the_backbone_warms_up_after_the_head() -> None:
+    model = Model()
+    optimizer = build_optimizer(read(TWO_STAGE), model)
+    scheduler = build_lr_scheduler(read(TWO_STAGE), optimizer)
+    rates: list[list[float]] = []
+    for _ in range(10):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    # The head's rises to iteration 2, then 8 iterations are left; the backbone's rises from 2 to 6, and 4 are left.
+    backbone, head = zip(*rates, strict=True)
+    assert head == pytest.approx([0, 0.5, *((1 - i / 8) ** 2 for i in range(8))])
+    assert backbone == pytest.approx([0, 0, 0, 0.25, 0.5, 0.75, *((1 - i / 4) ** 2 for i in range(4))])
+    resumed = build_lr_scheduler(read(TWO_STAGE), optimizer)
+    load_scheduler(resumed, {}, steps=4)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5, 0.5625])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("SOLVER.WARMUP_ITERS 6", "is not possible with SOLVER.WARMUP_ITERS 6, BACKBONE_WARMUP_ITERS 4.*MAX_ITER 10"),
+        ("SOLVER.WARMUP_METHOD constant", "give a linear warm-up"),
+        ("MODEL.FREEZE ['backbone']", "needs a model with a backbone that is trained; set it to WarmupPolyLR"),
+    ],
+)
+def test_wrong_two_stages_are_clear_errors(options: str, message: str) -> None:
+    cfg, model = read(f"{TWO_STAGE} {options}"), Model()
+    model.backbone.requires_grad_("backbone" not in str(cfg.MODEL.FREEZE))
+    with pytest.raises(ConfigError, match=message):
+        build_lr_scheduler(cfg, build_optimizer(cfg, model))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -53,7 +98,7 @@ def test_wrong_schedules_are_clear_errors(options: str, message: str) -> None:
 
 
 SCHEDULE = """SOLVER.IMS_PER_BATCH 4 SOLVER.BASE_LR 0.02 SOLVER.MAX_ITER 900 SOLVER.STEPS (600,800)
-    SOLVER.WARMUP_ITERS 10 SOLVER.CHECKPOINT_PERIOD 100 TEST.EVAL_PERIOD 0"""
+    SOLVER.WARMUP_ITERS 10 SOLVER.BACKBONE_WARMUP_ITERS 20 SOLVER.CHECKPOINT_PERIOD 100 TEST.EVAL_PERIOD 0"""
 
 
 def test_the_schedule_is_scaled_to_the_batch_once() -> None:
@@ -62,7 +107,8 @@ def test_the_schedule_is_scaled_to_the_batch_once() -> None:
     # A quarter of the batch: a quarter of the learning rate, four times the iterations.
     solver = scaled.SOLVER
     assert (solver.BASE_LR, solver.MAX_ITER, solver.STEPS) == (0.005, 3600, (2400, 3200))
-    assert (solver.WARMUP_ITERS, solver.CHECKPOINT_PERIOD, scaled.TEST.EVAL_PERIOD) == (40, 400, 0)
+    assert (solver.WARMUP_ITERS, solver.BACKBONE_WARMUP_ITERS) == (40, 80)
+    assert (solver.CHECKPOINT_PERIOD, scaled.TEST.EVAL_PERIOD) == (400, 0)
     assert scale_schedule(scaled, processes=1) is scaled
     assert cfg.SOLVER.BASE_LR == 0.02
 
