@@ -10,7 +10,7 @@ from segkit.utils.errors import CheckpointError
 from segkit.utils.text import abbreviate
 
 # A file need not have these: counters, and constants that the config sets.
-NOT_WEIGHTS = ("num_batches_tracked", "pixel_mean", "pixel_std")
+NOT_WEIGHTS = ("num_batches_tracked", "pixel_mean", "pixel_std", "relative_position_index", "criterion.empty_weight")
 # Layers of a classification network that no detector uses, and one that every deformable network trains from scratch.
 CLASSIFIER_LAYERS = {"classifier", "fc", "fc1000", "head", "linear", "pred"}
 SCRATCH_LAYER = "conv2_offset"

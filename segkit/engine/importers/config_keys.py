@@ -52,7 +52,7 @@ def infer_config(shapes: Shapes, where: object) -> tuple[str, dict[str, Any]]:
     if is_other or not any(name.startswith(BOTTOM_UP) for name in shapes):
         problem = "expected a ResNet with heads for boxes, masks or semantic classes, got another network"
         raise CheckpointError(problem, where=where, remedy=REMEDY)
-    keys = _infer_backbone(shapes, where)
+    keys = infer_resnet(shapes, where)
     if RETINANET_SCORES in shapes:
         return INSTANCE_RECIPE, {**keys, **_infer_retinanet(shapes)}
     if is_single_level:
@@ -101,7 +101,7 @@ def _infer_retinanet(shapes: Shapes) -> dict[str, Any]:
         "MODEL.RESNETS.OUT_FEATURES": levels,
         "MODEL.FPN.IN_FEATURES": levels,
         "MODEL.ANCHOR_GENERATOR.SIZES": [[size * 2 ** (third / 3) for third in range(3)] for size in SIZES],
-        "MODEL.RETINANET.NUM_CONVS": _count(shapes, "head.cls_subnet.{}.weight", step=2),
+        "MODEL.RETINANET.NUM_CONVS": count_layers(shapes, "head.cls_subnet.{}.weight", step=2),
         "MODEL.RETINANET.IOU_THRESHOLDS": [0.4, 0.5],
         "MODEL.RETINANET.IOU_LABELS": [0, -1, 1],
         "MODEL.RETINANET.SMOOTH_L1_LOSS_BETA": 0.0,
@@ -109,9 +109,20 @@ def _infer_retinanet(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def _infer_backbone(shapes: Shapes, where: object) -> dict[str, Any]:
-    """MODEL.RESNETS and MODEL.FPN."""
-    blocks = tuple(_count(shapes, f"{BOTTOM_UP}res{stage}.{{}}.conv1.weight") for stage in (2, 3, 4, 5))
+def infer_resnet(shapes: Shapes, where: object) -> dict[str, Any]:
+    """Find MODEL.RESNETS and MODEL.FPN.
+
+    Args:
+        shapes: name -> shape, named as in Detectron2's models with an FPN.
+        where: the file, for messages.
+
+    Returns:
+        Config key -> value.
+
+    Raises:
+        CheckpointError: the backbone is no ResNet of a known depth.
+    """
+    blocks = tuple(count_layers(shapes, f"{BOTTOM_UP}res{stage}.{{}}.conv1.weight") for stage in (2, 3, 4, 5))
     is_bottleneck = f"{BOTTOM_UP}res2.0.conv3.weight" in shapes
     if (blocks, is_bottleneck) not in DEPTHS or f"{STEM}.weight" not in shapes:
         problem = f"expected a ResNet, got a backbone with {'-'.join(map(str, blocks))} blocks"
@@ -158,14 +169,14 @@ def _infer_detector(shapes: Shapes, where: object, anchors: int) -> dict[str, An
         "MODEL.META_ARCHITECTURE": "PanopticRCNN"
         if f"{SEMANTIC_HEAD}.predictor.weight" in shapes
         else "GeneralizedRCNN",
-        "MODEL.RPN.CONV_DIMS": [-1] * max(1, _count(shapes, f"{RPN_HEAD}.conv.conv{{}}.weight")),
+        "MODEL.RPN.CONV_DIMS": [-1] * max(1, count_layers(shapes, f"{RPN_HEAD}.conv.conv{{}}.weight")),
         "MODEL.ROI_HEADS.NAME": _find_roi_heads(shapes),
         "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": class_count > 1 and shapes[f"{predictor}.bbox_pred.weight"][0] == 4,
         **_infer_box_head(shapes, BOX_HEAD + (".0" if is_cascade else "")),
         "MODEL.MASK_ON": f"{MASK_HEAD}.predictor.weight" in shapes,
     }
     if keys["MODEL.MASK_ON"]:
-        convolutions = _count(shapes, f"{MASK_HEAD}.mask_fcn{{}}.weight", first=1)
+        convolutions = count_layers(shapes, f"{MASK_HEAD}.mask_fcn{{}}.weight", first=1)
         keys |= {
             "MODEL.ROI_MASK_HEAD.NUM_CONV": convolutions,
             "MODEL.ROI_MASK_HEAD.CONV_DIM": shapes[f"{MASK_HEAD}.deconv.weight"][1],
@@ -185,7 +196,7 @@ def _find_roi_heads(shapes: Shapes) -> str:
 def _infer_box_head(shapes: Shapes, head: str) -> dict[str, Any]:
     if f"{head}.fc1.weight" not in shapes:  # C4 has the last stage of the ResNet in its place
         return {"MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 14}
-    convolutions = _count(shapes, f"{head}.conv{{}}.weight", first=1)
+    convolutions = count_layers(shapes, f"{head}.conv{{}}.weight", first=1)
     keys: dict[str, Any] = {"MODEL.ROI_BOX_HEAD.NUM_CONV": convolutions}
     channels = shapes.get("backbone.fpn_output2.weight", shapes[_find_last_convolution(shapes)])[0]
     if convolutions:
@@ -196,7 +207,7 @@ def _infer_box_head(shapes: Shapes, head: str) -> dict[str, Any]:
         }
     outputs, inputs = shapes[f"{head}.fc1.weight"]
     keys |= {
-        "MODEL.ROI_BOX_HEAD.NUM_FC": _count(shapes, f"{head}.fc{{}}.weight", first=1),
+        "MODEL.ROI_BOX_HEAD.NUM_FC": count_layers(shapes, f"{head}.fc{{}}.weight", first=1),
         "MODEL.ROI_BOX_HEAD.FC_DIM": outputs,
         "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": math.isqrt(inputs // channels),
     }
@@ -240,6 +251,16 @@ def _find_last_convolution(shapes: Shapes) -> str:
     return next(name for name in names if name in shapes)
 
 
-def _count(shapes: Shapes, template: str, first: int = 0, step: int = 1) -> int:
-    """How many numbers, `step` apart, make the template a name."""
+def count_layers(shapes: Shapes, template: str, first: int = 0, step: int = 1) -> int:
+    """Count the numbers that make a template the name of a weight.
+
+    Args:
+        shapes: name -> shape.
+        template: a name with {} for a number.
+        first: the first number.
+        step: from one number to the next.
+
+    Returns:
+        How many numbers, without a gap.
+    """
     return (next(number for number in count(first, step) if template.format(number) not in shapes) - first) // step

@@ -27,13 +27,15 @@ STEMS = tuple(f"{prefix}stem.conv1.weight" for prefix in ("", "backbone.", BOTTO
 BARE = ("stem.", "res2.", "res3.", "res4.", "res5.")  # beginnings of names without the model's prefix
 CLASSIFIERS = ("stem.fc.", "linear.", "fc1000.")
 CONSTANTS = ("proposal_generator.anchor_generator.", "pixel_mean", "pixel_std", "anchor_generator.")
+OTHERS = ("sem_seg_head.predictor.query_", "sem_seg_head.predictor.static_query.")  # heads of other sources
 ZOO_CLASSES = ("lvis_v1", "lvis_v0.5", "cityscapes_things", "voc")  # only of files that the zoo's authors have signed
 
 
 def _matches(shapes: Shapes, entries: Mapping[str, Any]) -> bool:
     if entries.get("__author__") == CAFFE2:
         return any(name in shapes for name in CAFFE2_STEMS)
-    return any(name in shapes for name in STEMS)
+    is_other = any(name.startswith(OTHERS) for name in shapes)
+    return any(name in shapes for name in STEMS) and not is_other
 
 
 def _convert(weights: Weights, entries: Mapping[str, Any]) -> ConvertedWeights:
