@@ -96,6 +96,7 @@ def _add_keys(cfg: CfgNode) -> None:
     _add_model_keys(cfg)
     _add_panoptic_deeplab_keys(cfg)
     _add_query_keys(cfg)
+    _add_mask2former_keys(cfg)
     _add_solver_keys(cfg)
     _add_test_keys(cfg)
 
@@ -298,6 +299,17 @@ def _add_query_keys(cfg: CfgNode) -> None:
     test = {"OBJECT_THRESHOLD": 0.8, "OVERLAP_THRESHOLD": 0.8}
     test |= {"PANOPTIC_ON": True, "INSTANCE_ON": True, "SEMANTIC_ON": True}
     cfg.MODEL.QUERIES.TEST = CfgNode(test)
+
+
+def _add_mask2former_keys(cfg: CfgNode) -> None:
+    """MODEL.MASK2FORMER; the values are those of its paper (Cheng et al. 2022, section 4.1)."""
+    # Levels of the backbone, finest first: four whose strides double. NORM of the convolutions on the finest one.
+    cfg.MODEL.MASK2FORMER = CfgNode({"IN_FEATURES": ["res2", "res3", "res4", "res5"], "NORM": "GN"})
+    # Channels of the levels and the queries, a multiple of 32, and heads of each attention, a divisor of the channels.
+    cfg.MODEL.MASK2FORMER.CHANNELS, cfg.MODEL.MASK2FORMER.HEADS = 256, 8
+    # Layers of the pixel decoder and of the decoder, and channels of the hidden layer of each.
+    cfg.MODEL.MASK2FORMER.ENCODER_LAYERS, cfg.MODEL.MASK2FORMER.ENCODER_FEEDFORWARD = 6, 1024
+    cfg.MODEL.MASK2FORMER.DECODER_LAYERS, cfg.MODEL.MASK2FORMER.DECODER_FEEDFORWARD = 9, 2048
 
 
 def _add_detectron2_networks(cfg: CfgNode) -> None:

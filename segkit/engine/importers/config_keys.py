@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import count
+import re
 from typing import Any
 
 from segkit.engine.importers.base import BOTTOM_UP, Shapes
@@ -261,6 +261,8 @@ def count_layers(shapes: Shapes, template: str, first: int = 0, step: int = 1) -
         step: from one number to the next.
 
     Returns:
-        How many numbers, without a gap.
+        How many numbers there are up to the largest one: a weight that is missing between others counts.
     """
-    return (next(number for number in count(first, step) if template.format(number) not in shapes) - first) // step
+    pattern = re.compile(re.escape(template).replace(r"\{\}", r"(\d+)"))
+    numbers = [int(match[1]) for name in shapes if (match := pattern.fullmatch(name))]
+    return (max(numbers) - first) // step + 1 if numbers else 0

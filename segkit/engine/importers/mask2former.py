@@ -212,17 +212,20 @@ def _describe(converted: ConvertedWeights) -> None:
 
 
 def _infer_swin(shapes: Shapes) -> dict[str, Any]:
-    first = "backbone.layers.{}.blocks.0.attn.relative_position_bias_table"
-    stages = [shapes[first.format(stage)] for stage in range(4) if first.format(stage) in shapes]
-    depths = [
-        count_layers(shapes, f"backbone.layers.{stage}.blocks.{{}}.norm1.weight") for stage in range(len(stages))
-    ]
+    """MODEL.SWIN; a head's attention has a table of (2 * window - 1) ** 2 rows."""
+    depths, heads, rows = [], [], 0
+    for stage in range(count_layers(shapes, "backbone.layers.{}.blocks.0.norm1.weight")):
+        blocks = f"backbone.layers.{stage}.blocks."
+        tables = [shape for name, shape in shapes.items() if name.startswith(blocks) and name.endswith("bias_table")]
+        depths.append(count_layers(shapes, f"{blocks}{{}}.norm1.weight"))
+        rows, count = max(tables, default=(0, 0))
+        heads.append(count)
     return {
         "MODEL.BACKBONE.NAME": "build_swin_backbone",
         "MODEL.SWIN.EMBED_DIM": shapes[PATCHES][0],
         "MODEL.SWIN.DEPTHS": depths,
-        "MODEL.SWIN.NUM_HEADS": [table[1] for table in stages],
-        "MODEL.SWIN.WINDOW_SIZE": (math.isqrt(stages[0][0]) + 1) // 2,  # tables have (2 * window - 1) ** 2 rows
+        "MODEL.SWIN.NUM_HEADS": heads,
+        "MODEL.SWIN.WINDOW_SIZE": (math.isqrt(rows) + 1) // 2,
     }
 
 

@@ -2,7 +2,7 @@
 
 from detectron2.projects.deeplab import build_resnet_deeplab_backbone
 
-from segkit.modeling.backbones import detectron2_networks, timm_pyramids
+from segkit.modeling.backbones import detectron2_networks, swin, timm_pyramids
 from segkit.modeling.backbones.unet import UNetEncoder, build_unet_backbone
 
 __all__ = [
@@ -10,5 +10,6 @@ __all__ = [
     "build_resnet_deeplab_backbone",
     "build_unet_backbone",
     "detectron2_networks",
+    "swin",
     "timm_pyramids",
 ]

@@ -1,4 +1,4 @@
-"""Swin (Liu et al. 2021) as the backbone of mask transformers: Detectron2's, with fused attention and any image size."""
+"""Swin (Liu et al. 2021) without a pyramid: Detectron2's network, with a fused attention."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ class SwinBackbone(SwinTransformer):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        levels = {f"p{index}": f"res{index + 2}" for index in self.out_indices}
-        self._out_features = [*levels.values()]
-        self._out_feature_channels = {levels[name]: count for name, count in self._out_feature_channels.items()}
-        self._out_feature_strides = {levels[name]: stride for name, stride in self._out_feature_strides.items()}
-        self._levels = levels
+        self._levels = {f"p{index}": f"res{index + 2}" for index in self.out_indices}
+        self._out_features = [*self._levels.values()]
+        self._out_feature_channels = {f"res{index + 2}": self.num_features[index] for index in self.out_indices}
+        self._out_feature_strides = {f"res{index + 2}": 4 << index for index in self.out_indices}
         for layer in self.layers:
             for block in layer.blocks:
                 block.attn.__class__ = FusedWindowAttention
@@ -73,7 +72,8 @@ class FusedWindowAttention(WindowAttention):
         bias = table[index.flatten()].view(pixels, pixels, -1).permute(2, 0, 1)[None]
         if mask is not None:
             bias = (bias + mask[:, None].to(bias.dtype)).repeat(windows // len(mask), 1, 1, 1)
-        attended = F.scaled_dot_product_attention(*qkv.unbind(), attn_mask=bias.to(qkv.dtype), scale=self.scale)
+        query, key, value = qkv.unbind()
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(qkv.dtype), scale=self.scale)
         return self.proj(attended.transpose(1, 2).reshape(windows, pixels, channels))
 
 

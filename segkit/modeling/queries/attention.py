@@ -41,6 +41,8 @@ class MultiheadAttention(nn.Module):
         """
         inputs = (query, key, value)
         projections = zip(inputs, self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True)
-        heads = [F.linear(*projection).unflatten(2, (self.heads, -1)).transpose(1, 2) for projection in projections]
-        attended = F.scaled_dot_product_attention(*heads, attn_mask=None if mask is None else mask[:, None])
+        query, key, value = (
+            F.linear(*projection).unflatten(2, (self.heads, -1)).transpose(1, 2) for projection in projections
+        )
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=None if mask is None else mask[:, None])
         return self.out_proj(attended.transpose(1, 2).flatten(2))

@@ -122,7 +122,7 @@ def sample_by_rows(
     Returns:
         (N, Q, heads * C).
     """
-    images, queries, heads, levels, _, _ = points_xy.shape
+    images, queries, heads = points_xy.shape[:3]
     pixels = values.shape[1]
     sizes = torch.tensor(sizes_hw)
     heights, widths = sizes[:, 0, None], sizes[:, 1, None]  # (levels, 1), against (..., levels, points)

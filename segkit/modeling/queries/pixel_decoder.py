@@ -1,9 +1,10 @@
-"""The pixel decoder of Mask2Former (Cheng et al. 2022, section 3.2.2): deformable attention over three levels, and one
-FPN step to the finest."""
+"""The pixel decoder of Mask2Former: deformable attention over three levels, and an FPN step to the finest one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
 
 import fvcore.nn.weight_init as weight_init
 import torch
@@ -20,7 +21,7 @@ GROUPS = 32  # of the norm after input projections
 
 
 class DeformablePixelDecoder(nn.Module):
-    """Levels of one width for the queries, and features of stride 4 for their masks.
+    """Levels of one width for the queries, and features of stride 4 for their masks (Cheng et al. 2022, section 3.2.2).
 
     Names, arithmetic and start values are those of Mask2Former's MSDeformAttnPixelDecoder
     (mask2former/modeling/pixel_decoder/msdeformattn.py).
@@ -49,7 +50,7 @@ class DeformablePixelDecoder(nn.Module):
     ) -> None:
         super().__init__()
         strides = [shape.stride or 0 for shape in input_shapes.values()]
-        if len(strides) != LEVELS + 1 or any(b != 2 * a for a, b in zip(strides, strides[1:], strict=False)):
+        if len(strides) != LEVELS + 1 or any(b != 2 * a for a, b in pairwise(strides)):
             stated = ", ".join(f"{name} (stride {stride})" for name, stride in zip(input_shapes, strides, strict=True))
             problem = f"expected {LEVELS + 1} levels whose strides double, finest first, got {stated or 'none'}"
             remedy = "set it to such levels of the backbone, as [res2, res3, res4, res5]"
@@ -57,17 +58,13 @@ class DeformablePixelDecoder(nn.Module):
         self.finest, *self.in_features = input_shapes
         self.in_features.reverse()  # coarsest first, as all lists of levels here
         self.input_proj = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(input_shapes[name].channels, channels, 1), nn.GroupNorm(GROUPS, channels))
-            for name in self.in_features
+            _build_projection(input_shapes[name].channels, channels) for name in self.in_features
         )
         self.transformer = DeformableTransformer(channels, layers, heads, feedforward)
         self.adapter_1 = _build_convolution(input_shapes[self.finest].channels, channels, 1, norm)
         self.layer_1 = _build_convolution(channels, channels, 3, norm, activation=F.relu)
         self.mask_features = nn.Conv2d(channels, channels, 1)
         weight_init.c2_xavier_fill(self.mask_features)
-        for projection in self.input_proj:
-            nn.init.xavier_uniform_(projection[0].weight)
-            nn.init.zeros_(projection[0].bias)
 
     def forward(self, features: Mapping[str, torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Decode, always in the precision of the weights: autocast is off.
@@ -104,8 +101,8 @@ class DeformableTransformer(nn.Module):
     def __init__(self, channels: int, layers: int, heads: int, feedforward: int) -> None:
         super().__init__()
         self.level_embed = nn.Parameter(torch.empty(LEVELS, channels).normal_())
-        stack = nn.ModuleList(DeformableLayer(channels, heads, feedforward) for _ in range(layers))
-        self.encoder = nn.ModuleDict({"layers": stack})
+        stack = (DeformableLayer(channels, heads, feedforward) for _ in range(layers))
+        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(stack)})
 
     def forward(self, levels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Let the pixels of all levels attend to each other.
@@ -124,7 +121,8 @@ class DeformableTransformer(nn.Module):
             for size_hw, embedding in zip(sizes_hw, self.level_embed, strict=True)
         ]
         embedding = torch.cat(embeddings)
-        for layer in self.encoder["layers"]:
+        layers: Any = self.encoder["layers"]
+        for layer in layers:
             pixels = layer(pixels, embedding, positions, sizes_hw)
         counts = [height * width for height, width in sizes_hw]
         outputs = zip(pixels.split(counts, dim=1), sizes_hw, strict=True)
@@ -168,7 +166,16 @@ class DeformableLayer(nn.Module):
         return self.norm2(pixels + self.linear2(F.relu(self.linear1(pixels))))
 
 
-def _build_convolution(in_channels: int, channels: int, kernel: int, norm: str, activation: object = None) -> Conv2d:
+def _build_projection(in_channels: int | None, channels: int) -> nn.Sequential:
+    convolution = nn.Conv2d(in_channels or 0, channels, 1)
+    nn.init.xavier_uniform_(convolution.weight)
+    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+    return nn.Sequential(convolution, nn.GroupNorm(GROUPS, channels))
+
+
+def _build_convolution(
+    in_channels: int | None, channels: int, kernel: int, norm: str, activation: Any = None
+) -> Conv2d:
     convolution = Conv2d(
         in_channels,
         channels,
