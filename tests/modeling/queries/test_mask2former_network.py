@@ -108,7 +108,7 @@ def test_levels_whose_strides_do_not_double_are_refused() -> None:
 @pytest.mark.parametrize("direction", ["from", "to"])
 def test_logits_are_those_of_transformers(sizes: tuple[str, int, int], direction: str) -> None:
     """The same random weights, converted from transformers' names or to them."""
-    transformers = pytest.importorskip("transformers", reason="needs the extra oracle: transformers, on Python 3.11")
+    transformers = pytest.importorskip("transformers", reason="needs the extra oracle, on Python 3.11 or later")
     name, height, width = sizes
     is_small = name == "small"
     swin, channels, heads, queries, classes = (SMALL, 32, 4, 5, 3) if is_small else (SWIN_T, 256, 8, 100, 133)
