@@ -226,7 +226,7 @@ def check_output(path: Path, inputs: Iterable[Path | None]) -> None:
 
 def add_number(parser: argparse.ArgumentParser, option: str, default: int, help: str, minimum: int = 1) -> None:
     """Declare an option with a whole number from `minimum`."""
-    number = partial(_parse_number, minimum=minimum)
+    number = partial(parse_number, minimum=minimum)
     parser.add_argument(option, type=number, default=default, metavar="N", help=f"{help} (default: %(default)s)")
 
 
@@ -253,7 +253,8 @@ def parse_share(text: str) -> float:
     return share
 
 
-def _parse_number(text: str, minimum: int) -> int:
+def parse_number(text: str, minimum: int = 1) -> int:
+    """Parse a whole number from `minimum`, as a type of argparse."""
     if not text.isdecimal() or int(text) < minimum:
         raise argparse.ArgumentTypeError(f"expected a whole number from {minimum}, got {text!r}")
     return int(text)

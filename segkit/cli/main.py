@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": ("segkit.cli.evaluate", "score saved predictions, without a model"),
     "compare": ("segkit.cli.compare", "say by how much one set of predictions is better than another"),
     "predict": ("segkit.cli.predict", "segment images with a trained model"),
+    "bench": ("segkit.cli.bench", "measure how fast a model predicts, stage by stage, and its memory"),
     "export": ("segkit.cli.export", "write a trained model as an ONNX file or a bundle"),
     "fuse": ("segkit.cli.fuse", "fuse saved head outputs again, search for the best fusion, explain dropped segments"),
     "data": ("segkit.cli.data", "make, check and convert datasets"),

@@ -44,10 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: MODEL.DEVICE, and the CPU without a GPU)")
     precision = "float32, bfloat16, float16, or auto, the fastest that the device has (default: %(default)s)"
     parser.add_argument("--precision", default="float32", metavar="TYPE", help=precision)
-    score = (
-        "leave out things and instances of a lower score, in files and overlays (default: none; instances alone are \
-drawn from 0.5)"
-    )
+    score = "leave out things and instances of a lower score, in overlays too (default: none; see docs/predict.md)"
     parser.add_argument("--score-threshold", type=arguments.parse_share, metavar="SCORE", help=score)
     parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="write these classes only")
     save = "what is written (default: all); JSONs alone are the fastest"

@@ -57,11 +57,19 @@ def set_precision(model: nn.Module, dtype: torch.dtype, device: torch.device) ->
         dtype: bfloat16 or float16.
         device: of the model.
     """
-    for part, method in _find_parts(model):
+    for part, method in find_parts(model):
         setattr(part, method, _in_precision(getattr(part, method), dtype, device.type))
 
 
-def _find_parts(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+def find_parts(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    """Find the `PARTS` of a model.
+
+    Args:
+        model: the model.
+
+    Yields:
+        A module and the name of its method that takes and gives tensors.
+    """
     for name, method in PARTS.items():
         try:
             part = attrgetter(name)(model)
