@@ -16,10 +16,19 @@ from segkit.fusion.explanations import Rejection, RejectionLog
 from segkit.fusion.method import LOGITS, MASK_PROBS, FusionMethod
 from segkit.fusion.paste import compute_crop_probs
 from segkit.fusion.pixel_argmax import NO_OWNER, PixelArgmax, require_logits
-from segkit.structures import THING_CHANNEL, HeadOutputs, InstanceMasks, PanopticSegmentation, SemanticScores
+from segkit.fusion.query_masks import compute_query_probs
+from segkit.structures import (
+    THING_CHANNEL,
+    HeadOutputs,
+    InstanceMasks,
+    PanopticSegmentation,
+    QueryLogits,
+    SemanticScores,
+)
 from segkit.utils.options import check_fraction, check_numbers
 
 OWN_PROB = np.float32(0.5)  # lowest probability of the pixels of a mask, as in the reference
+WHOLE_IMAGE = slice(None), slice(None)
 BLOCK_ROWS = 4  # rows of an image whose logits are in the cache together
 FIXED_POINT = np.float32(2**24)  # exponentials are rounded to multiples of its inverse
 
@@ -32,7 +41,8 @@ class MaskArgmaxFusion(FusionMethod):
     pixels that it wins are void. All masks of a stuff class make one segment. Of equal values the first wins: stuff,
     then instances, each by falling score.
 
-    A mask takes part only in the window of its crop. In the reference masks fill the image. If outputs.stuff_masks is
+    The masks of queries (outputs.queries) fill the image, as in the reference; other masks take part only in the window
+    of their crop. If outputs.stuff_masks is
     None (Mask R-CNN), each stuff channel is a mask of score 1 whose probability is the softmax over all channels. Its
     own pixels are those where it is the best channel. Neither threshold applies to stuff channels, since each
     class has only one such mask.
@@ -61,9 +71,9 @@ class MaskArgmaxFusion(FusionMethod):
             masks = _Masks.from_channels(outputs.semantic)
         else:
             masks = _Masks.without_owners(stuff_masks)
-            masks.add(stuff_masks, 0, self.object_mask_threshold)
+            masks.add(stuff_masks, 0, self.object_mask_threshold, outputs.queries, len(instances))
         argmax = masks.argmax
-        order = masks.add(instances, argmax.first_instance, self.object_mask_threshold)
+        order = masks.add(instances, argmax.first_instance, self.object_mask_threshold, outputs.queries)
         masks.drop_overlapped(self.overlap_threshold)
         stuff_map = argmax.build_stuff_map()
         fused = argmax.build_segmentation(instances, order, stuff_map, self.stuff_area_limit_px, rejections)
@@ -75,9 +85,11 @@ class MaskArgmaxFusion(FusionMethod):
         return fused
 
     def _find_missing(self, outputs: HeadOutputs) -> str:
-        """See base class. With stuff_masks, no logits are needed, but these masks need mask_probs."""
+        """See base class. With stuff_masks, no logits are needed, but these masks need mask_probs or queries."""
         if outputs.stuff_masks is None:
             return super()._find_missing(outputs)
+        if outputs.queries is not None:
+            return ""
         for name, masks in (("instances", outputs.instances), ("stuff_masks", outputs.stuff_masks)):
             if len(masks) and masks.mask_probs is None:
                 return f"{MASK_PROBS} of {name}"
@@ -113,17 +125,27 @@ class _Masks:
         argmax.values[:] = _softmax(semantic, argmax.values) if has_stuff else 0
         return cls(argmax, semantic.stuff_map() != THING_CHANNEL)
 
-    def add(self, masks: InstanceMasks, first: int, score_threshold: float) -> list[int]:
+    def add(
+        self,
+        masks: InstanceMasks,
+        first: int,
+        score_threshold: float,
+        queries: QueryLogits | None = None,
+        first_query: int = 0,
+    ) -> list[int]:
         """Let the masks with a score above the threshold compete; return their rows by falling score.
 
-        first: competitor number of row 0.
+        first: competitor number of row 0; first_query: its row of the queries.
         """
         order = np.argsort(-masks.scores, kind="stable")
         is_above = masks.scores[order] > np.float32(score_threshold)
         for row in order[~is_above].tolist():
             self.rejections[first + row] = Rejection("score", float(masks.scores[row]), score_threshold)
         for row in order[is_above].tolist():
-            window, probs = masks.window(row), compute_crop_probs(masks, row)
+            if queries is None:
+                window, probs = masks.window(row), compute_crop_probs(masks, row)
+            else:
+                window, probs = WHOLE_IMAGE, compute_query_probs(queries, first_query + row, masks.size_hw)
             is_own = probs >= OWN_PROB
             is_won = self.argmax.update_where_higher(first + row, window, masks.scores[row] * probs)
             np.copyto(self.is_own[window], is_own, where=is_won)

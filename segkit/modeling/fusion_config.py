@@ -9,15 +9,16 @@ from detectron2.config import CfgNode
 
 from segkit.fusion import FUSION_METHODS, FusionMethod, build_fusion
 from segkit.fusion.class_keys import resolve_class_keys
-from segkit.structures.architecture_spec import get_architecture_spec
+from segkit.structures.architecture_spec import QUERIES, get_architecture_spec
 from segkit.utils.errors import ConfigError
 
 
 def build_fusion_from_config(cfg: CfgNode) -> FusionMethod:
     """Build the method MODEL.PANOPTIC.FUSION.NAME, or the method of the architecture.
 
-    Its OPTIONS come before the defaults in Detectron2's keys: those of MODEL.PANOPTIC_DEEPLAB for architectures with
-    centers, MODEL.PANOPTIC_FPN.COMBINE for others. Classes in options are names or thing contiguous ids.
+    Its OPTIONS come before the defaults in other keys: those of MODEL.PANOPTIC_DEEPLAB for architectures with centers,
+    of MODEL.QUERIES.TEST for mask transformers, of MODEL.PANOPTIC_FPN.COMBINE for others. Classes in options are names
+    or thing contiguous ids.
 
     Args:
         cfg: Complete config.
@@ -40,6 +41,10 @@ def build_fusion_from_config(cfg: CfgNode) -> FusionMethod:
             "stuff_area_limit_px": deeplab.STUFF_AREA,
         }
         option_names = {*defaults}
+    elif {*QUERIES} <= {*spec.class_counts}:
+        test = cfg.MODEL.QUERIES.TEST
+        defaults = {"object_mask_threshold": test.OBJECT_THRESHOLD, "overlap_threshold": test.OVERLAP_THRESHOLD}
+        option_names = {*defaults} if fusion_name == spec.fusion else set()
     else:
         combine = cfg.MODEL.PANOPTIC_FPN.COMBINE
         defaults = {

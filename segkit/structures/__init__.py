@@ -9,7 +9,7 @@ from segkit.structures.categories import (
     SemanticSpace,
     default_color,
 )
-from segkit.structures.head_outputs import CenterOffsets, HeadOutputs, SemanticScores
+from segkit.structures.head_outputs import CenterOffsets, HeadOutputs, QueryLogits, SemanticScores
 from segkit.structures.id_runs import VOID, Extent, IdRuns
 from segkit.structures.instances import (
     InstanceColumns,
@@ -45,6 +45,7 @@ __all__ = [
     "InstanceColumns",
     "InstanceMasks",
     "PanopticSegmentation",
+    "QueryLogits",
     "Segment",
     "SemanticScores",
     "SemanticSpace",

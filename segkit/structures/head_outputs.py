@@ -167,6 +167,36 @@ class CenterOffsets:
 
 
 @dataclass(frozen=True)
+class QueryLogits:
+    """The mask logits of the queries of a mask transformer, as its network gives them.
+
+    They are resized twice, bilinearly, as in Mask2Former: to the padded image, `scale` times as large, and then the
+    part without padding to the output. Only then the sigmoid is taken.
+
+    Attributes:
+        logits: (N, h, w) float32.
+        image_size: (height, width) in pixels of the network's image without padding.
+        scale: Pixels of the network's image per logit.
+
+    Raises:
+        ValueError: Shapes disagree or a value is NaN.
+    """
+
+    logits: NDArray[np.float32]
+    image_size: tuple[int, int]
+    scale: int
+
+    def __post_init__(self) -> None:
+        if self.logits.ndim != 3 or self.scale < 1:
+            raise ValueError(f"logits must be (N, h, w) and scale at least 1, got {self.logits.shape} and {self.scale}")
+        padded_hw = self.logits.shape[1] * self.scale, self.logits.shape[2] * self.scale
+        if not all(1 <= length <= padded for length, padded in zip(self.image_size, padded_hw, strict=True)):
+            raise ValueError(f"image_size must be inside the padded image {padded_hw}, got {self.image_size}")
+        if has_nan(self.logits):
+            raise ValueError("logits must be numbers, got NaN: did the training diverge?")
+
+
+@dataclass(frozen=True)
 class HeadOutputs:
     """All inputs of the fusion methods for one image; outputs that a network does not have are None.
 
@@ -175,15 +205,17 @@ class HeadOutputs:
         semantic: Output of the semantic head.
         stuff_masks: Masks of stuff, as query models (MaskFormer) predict them; class_ids are stuff contiguous ids.
         centers: Output of Panoptic-DeepLab's instance head.
+        queries: Mask logits of the instances, then of the stuff masks, whose crops are their positive pixels.
 
     Raises:
-        ValueError: Sizes disagree, an id is too low, or there are things but no semantic channel for things.
+        ValueError: Sizes or lengths disagree, an id is too low, or there are things but no semantic channel for things.
     """
 
     instances: InstanceMasks
     semantic: SemanticScores
     stuff_masks: InstanceMasks | None = None
     centers: CenterOffsets | None = None
+    queries: QueryLogits | None = None
 
     def __post_init__(self) -> None:
         expected = self.semantic.size_hw
@@ -197,6 +229,11 @@ class HeadOutputs:
             raise ValueError(f"class_ids of stuff_masks must be at least 1, got {self.stuff_masks.class_ids.min()}")
         if len(self.instances) and not (self.semantic.stuff_ids == THING_CHANNEL).any():
             raise ValueError("the semantic map has no channel of things, but there are instances")
+        masks = len(self.instances) + (0 if self.stuff_masks is None else len(self.stuff_masks))
+        if self.queries is not None and len(self.queries.logits) != masks:
+            raise ValueError(
+                f"queries must be of the {masks} instances and stuff masks, got {len(self.queries.logits)}"
+            )
 
 
 def _check_map(name: str, values: NDArray[np.integer]) -> None:

@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.structures import CenterOffsets, HeadOutputs, InstanceMasks, SemanticScores
+from segkit.structures import CenterOffsets, HeadOutputs, InstanceMasks, QueryLogits, SemanticScores
 from segkit.utils.compiled import COMPILED, compiled
 from segkit.utils.text import abbreviate
 
@@ -26,7 +26,7 @@ LEVEL = 1  # of deflate: files are a little larger than at level 6, in a third o
 MAX_CHANNELS = 2**16
 HALF_MAX = 65504.0  # the largest finite float16
 # Longest axes, far longer than those of networks: a file that claims more is refused before it is unpacked.
-LIMITS = {"letters": 2**10, "N": 2**16, "m": 2**12, "m'": 2**12}
+LIMITS = {"letters": 2**10, "N": 2**16, "m": 2**12, "m'": 2**12, "h": 2**13, "w": 2**13}
 
 
 def _mask_specs(group: str) -> ArraySpecs:
@@ -54,6 +54,8 @@ ARRAY_SPECS: ArraySpecs = {
     "logits_channels": ("channel", ("K", "H", "W")),  # if absent, K is the number of channels, and row k is channel k
     "centers_heatmap": ("<f2", ("H", "W")),
     "centers_offsets_yx": ("<f2", ("2", "H", "W")),
+    "queries_logits": ("<f2", ("queries N", "h", "w")),
+    "queries_geometry": ("<i8", ("3",)),  # height and width of the network's image, pixels of it per logit
 }
 OPTIONAL = {
     "instances_mask_probs",
@@ -94,7 +96,7 @@ def to_arrays(outputs: HeadOutputs, keep_logits: int) -> dict[str, NDArray[Any]]
     """
     if keep_logits < 0:
         raise ValueError(f"keep_logits must be 0 or more, got {keep_logits}")
-    semantic, centers = outputs.semantic, outputs.centers
+    semantic, centers, queries = outputs.semantic, outputs.centers, outputs.queries
     channel_count = len(semantic.stuff_ids)
     logits, logits_channels = _select_highest(semantic.logits, semantic.logit_channels, channel_count, keep_logits)
     values = {
@@ -105,6 +107,8 @@ def to_arrays(outputs: HeadOutputs, keep_logits: int) -> dict[str, NDArray[Any]]
         "logits_channels": logits_channels,
         "centers_heatmap": centers.heatmap if centers else None,
         "centers_offsets_yx": centers.offsets_yx if centers else None,
+        "queries_logits": queries.logits if queries else None,
+        "queries_geometry": np.array([*queries.image_size, queries.scale]) if queries else None,
     }
     arrays = {}
     for name in ARRAY_SPECS:
@@ -151,7 +155,11 @@ def from_arrays(
     stuff_masks = _masks_from_arrays(values, "stuff", size_hw) if "stuff_class_ids" in values else None
     has_centers = "centers_heatmap" in values
     centers = CenterOffsets(values["centers_heatmap"], values["centers_offsets_yx"]) if has_centers else None
-    return HeadOutputs(instances, semantic, stuff_masks, centers)
+    queries = None
+    if "queries_logits" in values:
+        height, width, scale = values["queries_geometry"].tolist()
+        queries = QueryLogits(values["queries_logits"], (height, width), scale)
+    return HeadOutputs(instances, semantic, stuff_masks, centers, queries)
 
 
 def _masks_from_arrays(arrays: Arrays, group: str, size_hw: tuple[int, int]) -> InstanceMasks:
@@ -227,7 +235,7 @@ def check_specs(
     groups = {"names", "channels", "instances", *map(_get_group, specs)}
     if missing := [n for n in ARRAY_SPECS if _get_group(n) in groups and n not in OPTIONAL and n not in specs]:
         raise ValueError(f"the arrays {abbreviate(missing)} are missing")
-    lengths = {"H": size_hw[0], "W": size_hw[1], "2": 2, "4": 4}
+    lengths = {"H": size_hw[0], "W": size_hw[1], "2": 2, "3": 3, "4": 4}
     if "logits_channels" not in specs:
         lengths["K"] = channel_count
     for name in (name for name in ARRAY_SPECS if name in specs):  # the number of masks is known before their crops

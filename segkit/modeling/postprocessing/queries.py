@@ -20,7 +20,7 @@ from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors, build_
 from segkit.modeling.postprocessing.query_masks import QueryImage, cut_masks
 from segkit.modeling.postprocessing.resized_masks import ResizedMasks
 from segkit.modeling.transfers import copy_to_device
-from segkit.structures import NO_THING, THING_CHANNEL, InstanceMasks
+from segkit.structures import NO_THING, THING_CHANNEL, HeadOutputs, InstanceMasks, QueryLogits, SemanticScores
 from segkit.structures.segment_table import INPUT_ERRORS, NAN_LOGITS
 
 
@@ -112,6 +112,34 @@ class QueryPostProcessor:
             classes[rows] = band.max(0).indices
         return classes
 
+    def build_head_outputs(self, image: QueryImage) -> HeadOutputs:
+        """Build the input of the fusion methods: all queries whose best class is not "no object".
+
+        Args:
+            image: the predictions.
+
+        Returns:
+            Instances and stuff masks in the order of the queries, their logits, and the best semantic class of each
+            pixel, on the CPU.
+
+        Raises:
+            ValueError: a logit is NaN.
+        """
+        ((stuff, things),) = self._rank([image.class_logits], -1.0)
+        groups = [things.in_query_order(), stuff.in_query_order()]
+        instances, stuff_masks = (
+            cut_masks(image, group.queries, group.class_ids, group.scores, scored=False) for group in groups
+        )
+        queries = np.concatenate([group.queries for group in groups])
+        logits = image.mask_logits.index_select(0, copy_to_device(queries, image.mask_logits.device))
+        semantic = SemanticScores(self.argmax_semantic(image).cpu().numpy(), self.stuff_ids, self.thing_ids)
+        return HeadOutputs(
+            instances,
+            semantic,
+            stuff_masks,
+            queries=QueryLogits(logits.float().cpu().numpy(), image.sizes.image_size, image.sizes.scale),
+        )
+
     def _rank(self, class_logits: Sequence[torch.Tensor], threshold: float) -> list[tuple[_Ranked, _Ranked]]:
         """The stuff and the things among the queries of each image with scores above a threshold, in one transfer."""
         no_object = class_logits[0].shape[1] - 1
@@ -176,6 +204,10 @@ class _Ranked(NamedTuple):
     scores: NDArray[np.float32]
     class_ids: NDArray[np.int64]
     rows: NDArray[np.int64]
+
+    def in_query_order(self) -> _Ranked:
+        order = np.argsort(self.rows)
+        return _Ranked(self.queries[order], self.scores[order], self.class_ids[order], self.rows[order])
 
 
 def _find_owners(masks: ResizedMasks, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""What mask transformers share: their outputs and targets, the matching, the losses."""
+"""What mask transformers share: outputs and targets, matching, losses, and the model around their network."""
 
 from segkit.modeling.queries.criterion import QueryCriterion
 from segkit.modeling.queries.outputs import QueryOutputs, QueryTargets
