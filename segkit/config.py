@@ -97,6 +97,7 @@ def _add_keys(cfg: CfgNode) -> None:
     _add_panoptic_deeplab_keys(cfg)
     _add_query_keys(cfg)
     _add_mask2former_keys(cfg)
+    _add_eomt_keys(cfg)
     _add_solver_keys(cfg)
     _add_test_keys(cfg)
 
@@ -310,6 +311,18 @@ def _add_mask2former_keys(cfg: CfgNode) -> None:
     # Layers of the pixel decoder and of the decoder, and channels of the hidden layer of each.
     cfg.MODEL.MASK2FORMER.ENCODER_LAYERS, cfg.MODEL.MASK2FORMER.ENCODER_FEEDFORWARD = 6, 1024
     cfg.MODEL.MASK2FORMER.DECODER_LAYERS, cfg.MODEL.MASK2FORMER.DECODER_FEEDFORWARD = 9, 2048
+
+
+def _add_eomt_keys(cfg: CfgNode) -> None:
+    """MODEL.EOMT, beside MODEL.TIMM and MODEL.QUERIES; the defaults are those of ViT-L."""
+    # Last blocks of the ViT that see the queries: 3 for S and B, 4 for L, 5 for g.
+    cfg.MODEL.EOMT = CfgNode({"NUM_BLOCKS": 4})
+    # Of each of these blocks the shares of SOLVER.MAX_ITER, in [0, 1], between which the probability of masked
+    # attention falls from 1 to 0; []: spread evenly from 1/6 to 2/3, and from 1/3 to 5/6.
+    cfg.MODEL.EOMT.ANNEALING_STARTS = []
+    cfg.MODEL.EOMT.ANNEALING_ENDS = []
+    # In training, rotary positions are scaled by a random factor up to this one, or its inverse; 0: not. DINOv3: 2.
+    cfg.MODEL.EOMT.ROPE_RESCALE = 0.0
 
 
 def _add_detectron2_networks(cfg: CfgNode) -> None:

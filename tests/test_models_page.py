@@ -72,6 +72,7 @@ CATEGORIES = {
     "cityscapes": CITYSCAPES,
     "voc": build_categories(20, 1),
     "nuclei": build_categories(1, 1),
+    "ade20k": build_categories(100, 50),
     "medical": build_categories(0, 3),  # the hippocampus: anterior, posterior and the background
     "toy": TOY,
 }
@@ -134,6 +135,8 @@ def count_multiply_adds(cfg: Any, model: Any, size_hw: tuple[int, int]) -> int:
     with fixed_boxes(cfg, size_hw), torch.no_grad(), FlopCounterMode(display=False) as counter:
         if hasattr(model, "roi_heads"):
             model.inference([{"image": image}], do_postprocess=False)
+        elif hasattr(model, "predict"):  # of a mask transformer
+            model.predict(image[None])
         else:
             Layers(model)(image[None])
     return counter.get_total_flops() // 2  # torch counts multiplications and additions
