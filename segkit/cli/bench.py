@@ -109,7 +109,7 @@ def _measure(
 def _find_images(args: argparse.Namespace, folder: Path) -> list[Path]:
     """As many paths as images are predicted."""
     if args.input:
-        from segkit.engine.inference.image_inputs import find_images
+        from segkit.runtime.image_inputs import find_images
         from segkit.runtime.video import is_video
 
         paths = [path for path in find_images(args.input) if not is_video(path)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from segkit.utils.text import make_printable
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
+    from segkit.runtime.image_model import ImageModel
+
 # Those of `FolderJob`, whose import is expensive.
 SAVED = ("overlays", "masks", "json")
 OVERLAP_PX = 128
@@ -25,9 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     beside = "default: the one beside the weights, as segkit.load finds it"
     arguments.add_config_file(parser, f"config that the weights were trained with ({beside})")
-    weights = (
-        "checkpoint, bundle, or folder of a run (default: the last one beside --config-file, otherwise MODEL.WEIGHTS)"
-    )
+    beside = "default: the last one beside --config-file, otherwise MODEL.WEIGHTS"
+    weights = f"checkpoint, bundle, folder of a run, or ONNX file, which needs no torch ({beside})"
     parser.add_argument("--weights", default="", metavar="FILE", help=weights)
     parser.add_argument(
         "--input",
@@ -76,38 +78,29 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(problem, remedy="see segkit predict --help")
     if args.dataset and (args.input or args.images_json):
         raise ConfigError("--dataset names the images already", remedy="leave out --input and --images-json")
-    if args.weights.lower().endswith(".onnx"):
-        remedy = 'give the weights that it was exported from; in Python, segkit.load("model.onnx")(image) runs it'
-        raise ConfigError("segkit predict runs no ONNX files", where=args.weights, remedy=remedy)
     arguments.load_plugins(args)
-    import torch
-
-    from segkit.engine.inference.folder import PNG_FOLDERS, FolderJob
-    from segkit.engine.inference.image_inputs import check_apart
-    from segkit.engine.inference.model import SegmentationModel
-    from segkit.engine.inference.precision import select_dtype
-    from segkit.engine.inference.videos import predict_videos
+    from segkit.runtime.folder import PNG_FOLDERS, FolderJob
+    from segkit.runtime.image_inputs import check_apart
     from segkit.runtime.tiling import TileGrid
+    from segkit.runtime.video_folder import predict_videos
 
     if args.tile:
         TileGrid((1, 1), args.tile, args.overlap)  # checked before the model is loaded
     shard = _choose_shard(args)
-    cfg = _read_config(args)
+    description, load = _choose_graph(args) if _is_graph(args) else _choose_model(args)
     images, videos, listed = _find_inputs(args)
     check_apart([*images, *videos], args.output, PNG_FOLDERS)
     if videos:
         _check_videos(args, shard)
     for folder in (args.output, *(args.output / name for name in PNG_FOLDERS)):
         check_output_folder(folder)
-    select_dtype(args.precision, torch.device(cfg.MODEL.DEVICE))  # checked before the weights are read
     drawing = {**arguments.get_drawing_options(args), "scores": args.scores}
     unreadable: list[DatasetError] = []
-    names = ("precision", "batch_size", "overwrite", "tile", "overlap", "save")
-    options = {name: getattr(args, name) for name in names}
+    options = {name: getattr(args, name) for name in ("batch_size", "overwrite", "tile", "overlap", "save")}
     chosen: dict[str, Any] = {"min_score": args.score_threshold, "classes": args.classes}
     options |= {"shard": shard, **listed}
-    job = FolderJob(cfg, images, args.output, drawing, **options, **chosen) if images else None
-    model = SegmentationModel(cfg, precision=args.precision)
+    job = FolderJob(description, images, args.output, drawing, **options, **chosen) if images else None
+    model = load()
     written = job.run(model, unreadable.append) if job else []
     if videos:
         chosen["overlays"] = "overlays" in args.save
@@ -125,11 +118,14 @@ def run(args: argparse.Namespace) -> None:
 
 def _find_inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path], dict[str, Any]]:
     """The images, the videos, and as options of `FolderJob` the images' folder, and names and ids of listed ones."""
-    from segkit.engine.inference.dataset_images import list_dataset_images
-    from segkit.engine.inference.image_inputs import find_images, find_root, read_image_list
+    from segkit.runtime.image_inputs import find_images, find_root, read_image_list
     from segkit.runtime.video import is_video
 
     if args.dataset:
+        from segkit.engine import register
+        from segkit.engine.inference.dataset_images import list_dataset_images
+
+        register()
         listed, root = list_dataset_images(args.dataset)
         return listed.paths, [], {"root": root, "file_names": listed.file_names, "image_ids": listed.image_ids}
     options: dict[str, Any] = {"root": find_root(args.input)}
@@ -147,8 +143,6 @@ def _choose_shard(args: argparse.Namespace) -> tuple[int, int]:
 
     A rank takes the GPU of its local rank.
     """
-    import torch
-
     from segkit.engine.distributed.launch_plan import SLURM, LaunchPlan, plan_launch
 
     variables = {name: value for name, value in os.environ.items() if not (args.shard and name.startswith("SLURM"))}
@@ -156,8 +150,11 @@ def _choose_shard(args: argparse.Namespace) -> tuple[int, int]:
     if plan.launcher == SLURM and plan.hint:  # a batch script has the variables of a rank without being one
         plan = LaunchPlan()
     shard, shards = args.shard or (1, 1)
-    if plan.world_size > 1 and args.device is None and torch.cuda.is_available():
-        args.device = f"cuda:{plan.local_rank % torch.cuda.device_count()}"
+    if plan.world_size > 1 and args.device is None and not _is_graph(args):
+        import torch
+
+        if torch.cuda.is_available():
+            args.device = f"cuda:{plan.local_rank % torch.cuda.device_count()}"
     return (shard - 1) * plan.world_size + plan.rank + 1, shards * plan.world_size
 
 
@@ -190,6 +187,36 @@ def _parse_shard(text: str) -> tuple[int, int]:
     if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise argparse.ArgumentTypeError(f"expected I/N with I from 1 to N, got {text!r}")
     return int(index), int(count)
+
+
+def _is_graph(args: argparse.Namespace) -> bool:
+    """Whether the model is a file of `segkit export onnx`, which is predicted without torch."""
+    return bool(args.weights.lower().endswith(".onnx"))
+
+
+def _choose_graph(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[], ImageModel]]:
+    """What describes a graph, and what loads it."""
+    from segkit.engine.inference.loading import load
+    from segkit.runtime.run_description import describe_weights
+
+    if args.opts:
+        raise ConfigError("an ONNX file has its config inside", where=args.weights, remedy="leave out --opts")
+    config_file = args.config_file or None
+    options = {"device": args.device, "precision": args.precision}
+    return describe_weights(args.weights), lambda: load(args.weights, config_file, **options)
+
+
+def _choose_model(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[], ImageModel]]:
+    """What describes a model in torch, and what loads it."""
+    import torch
+
+    from segkit.engine.inference.model import SegmentationModel
+    from segkit.engine.inference.model_description import describe_model
+    from segkit.engine.inference.precision import select_dtype
+
+    cfg = _read_config(args)
+    select_dtype(args.precision, torch.device(cfg.MODEL.DEVICE))  # checked before the weights are read
+    return describe_model(cfg, args.precision), lambda: SegmentationModel(cfg, precision=args.precision)
 
 
 def _read_config(args: argparse.Namespace) -> CfgNode:

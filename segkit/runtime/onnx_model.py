@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.fusion.paste import paste_masks
-from segkit.runtime.images import ColorOrder, ImageLike, InputFormat
+from segkit.runtime.image_model import OUTPUTS, ImageModel, Output, choose_results
+from segkit.runtime.images import InputFormat
 from segkit.runtime.onnx_graph import OnnxGraph
-from segkit.runtime.prediction import Prediction
 from segkit.runtime.resizing import resize_short_side
+from segkit.runtime.run_description import describe_weights
 from segkit.structures import CategorySet, InstanceMasks, PanopticSegmentation
 from segkit.structures.graph_outputs import INSTANCES, PANOPTIC, SEMANTIC
 from segkit.structures.segment_table import read_segments
 
 
-class OnnxModel:
-    """A model in an ONNX file.
+class OnnxModel(ImageModel):
+    """A model in an ONNX file. It is called as a `SegmentationModel` is.
 
     Args:
         path: the file.
@@ -30,8 +31,10 @@ class OnnxModel:
         threads: of one image; 0: as many as onnxruntime chooses.
 
     Attributes:
+        path: as it was given.
         graph: the loaded file.
         categories: the classes, with their ids in the dataset.
+        space: the channels of the semantic head.
         input: the pixels that the model reads.
 
     Raises:
@@ -40,48 +43,64 @@ class OnnxModel:
     """
 
     def __init__(self, path: str | Path, providers: list[str] | None = None, threads: int = 0) -> None:
-        self.graph = OnnxGraph(path, providers, threads)
-        self.categories: CategorySet = self.graph.categories
+        self.path, self.graph = path, OnnxGraph(path, providers, threads)
+        self.categories, self.space = self.graph.categories, self.graph.space
         options = self.graph.metadata["input"]
         self.input = InputFormat(options["format"], options["channels"])
         self._min_size, self._max_size = options["min_size"], options["max_size"]
 
-    def __call__(self, image: ImageLike, *, color_order: ColorOrder = "RGB") -> Prediction:
-        """Predict one image.
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the results depend on: the file."""
+        return describe_weights(self.path)
+
+    def compute_results(
+        self, images: Sequence[NDArray[np.uint8]], outputs: Collection[Output] = OUTPUTS
+    ) -> list[dict[str, Any]]:
+        """Predict one batch of pixels, see `ImageModel.compute_results`.
 
         Args:
-            image: a path, an image of Pillow, an (H, W, C) or (H, W) uint8 array, or a (C, H, W) uint8 tensor.
-            color_order: "RGB" or "BGR", the order of the colours in arrays and tensors.
+            images: (H, W, C) uint8 each, as `input` describes them; the graph takes those of one size together.
+            outputs: what is wanted.
 
         Returns:
-            The prediction.
+            The fields of the Prediction of each image.
 
         Raises:
-            DatasetError: the image cannot be read.
-            ValueError: an array has another shape or dtype, or the network gave NaN.
+            ConfigError: the model gives none of `outputs`.
+            ValueError: an image has another shape or dtype.
         """
-        pixels = self.input.read(image, color_order)
-        size_hw = pixels.shape[0], pixels.shape[1]
-        results = {name: values[0] for name, values in self.graph.run(self._prepare(pixels), size_hw).items()}
-        tasks = self.graph.tasks
-        is_file = isinstance(image, (str, os.PathLike))
-        return Prediction(
-            size_hw,
-            self.categories,
-            _build_panoptic(results, self.categories) if PANOPTIC in tasks else None,
-            _build_instances(results, size_hw) if INSTANCES in tasks else None,
-            results["semantic_ids"] if SEMANTIC in tasks else None,
-            self.graph.space if SEMANTIC in tasks else None,
-            file_name=Path(image).as_posix() if is_file else Path(getattr(image, "filename", "")).name,
-            load_image=partial(self.input.read_rgb, Path(image)) if is_file else partial(self.input.to_rgb, pixels),
-        )
+        rows_by_size = defaultdict[tuple[int, int], list[int]](list)
+        for row, image in enumerate(images):
+            rows_by_size[image.shape[0], image.shape[1]].append(row)
+        results: dict[int, dict[str, Any]] = {}
+        for size_hw, rows in rows_by_size.items():
+            batch = self.graph.run(np.stack([self._prepare(images[row]) for row in rows]), size_hw)
+            for number, row in enumerate(rows):
+                own = {name: values[number] for name, values in batch.items()}
+                results[row] = choose_results(self._build_results(own, size_hw, outputs), outputs)
+        return [results[row] for row in range(len(images))]
 
-    def _prepare(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(1, C, h, w), resized; the graph takes RGB."""
-        resized = resize_short_side(pixels, self._min_size, self._max_size)
+    def _prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(C, h, w), resized; the graph takes RGB."""
+        channels = self.input.channels
+        if image.ndim != len("HWC") or image.shape[2] != channels or image.dtype != np.uint8:
+            raise ValueError(f"image must be (H, W, {channels}) uint8, got {image.shape} {image.dtype}")
+        resized = resize_short_side(image, self._min_size, self._max_size)
         if self.input.name == "BGR":
             resized = resized[..., ::-1]
-        return np.ascontiguousarray(resized.transpose(2, 0, 1))[None]
+        pixels: NDArray[np.uint8] = resized.transpose(2, 0, 1)
+        return pixels
+
+    def _build_results(
+        self, results: dict[str, NDArray[Any]], size_hw: tuple[int, int], outputs: Collection[Output]
+    ) -> dict[str, Any]:
+        wanted = {*outputs} & {*self.graph.tasks}
+        return {
+            PANOPTIC: _build_panoptic(results, self.categories) if PANOPTIC in wanted else None,
+            INSTANCES: _build_instances(results, size_hw) if INSTANCES in wanted else None,
+            SEMANTIC: results["semantic_ids"] if SEMANTIC in wanted else None,
+        }
 
 
 def _build_panoptic(results: dict[str, NDArray[Any]], categories: CategorySet) -> PanopticSegmentation:

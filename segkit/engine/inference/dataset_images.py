@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from segkit.data.catalog import load_dataset
-from segkit.engine.inference.image_inputs import ListedImages
+from segkit.runtime.image_inputs import ListedImages
 from segkit.utils.errors import DatasetError
 from segkit.utils.text import abbreviate
 

@@ -42,7 +42,7 @@ def load(
         compile: compile the network with torch.compile; the first images take minutes.
 
     Returns:
-        The model: call it with images. Of an ONNX file an `OnnxModel`, which takes one image at a time.
+        The model: call it with images. Of an ONNX file an `OnnxModel`, which is called in the same way.
 
     Raises:
         CheckpointError: there are no weights, or they are damaged or belong to another architecture.

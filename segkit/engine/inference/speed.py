@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from segkit.engine.inference.folder import FolderJob
 from segkit.engine.inference.model import SegmentationModel
 from segkit.engine.inference.precision import find_parts
+from segkit.runtime.folder import FolderJob
 from segkit.runtime.prediction import Prediction
 from segkit.utils import memory
 
@@ -67,8 +67,7 @@ def measure_speed(model: SegmentationModel, paths: Sequence[Path], folder: Path,
     _run_stages(model, paths[:batch_size], folder / "first", batch_size)
     _reset_peak(device)
     seconds = _run_stages(model, paths, folder / "stages", batch_size)
-    options: dict[str, Any] = {"precision": model.precision, "batch_size": batch_size}
-    job = FolderJob(model.given_cfg, paths, folder / "overlapped", **options)
+    job = FolderJob(model.description, paths, folder / "overlapped", batch_size=batch_size)
     started = time.perf_counter()
     job.run(model)
     overlapped_s = time.perf_counter() - started

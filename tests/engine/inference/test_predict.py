@@ -18,12 +18,12 @@ from pycocotools.coco import COCO
 from segkit.cli.main import main
 from segkit.data.class_counts import resolve_for_categories
 from segkit.data.toy import dataset as toy
-from segkit.engine.inference.folder import predict as predict_images
-from segkit.engine.inference.image_inputs import find_images
 from segkit.engine.inference.model import SegmentationModel
-from segkit.engine.inference.output_names import choose_output_names
 from segkit.engine.setup import read_config
 from segkit.formats import coco, image_files, png
+from segkit.runtime.folder import predict as predict_images
+from segkit.runtime.image_inputs import find_images
+from segkit.runtime.output_names import choose_output_names
 from segkit.utils.errors import DatasetError
 from tests.engine.inference import CONFIG
 from tests.helpers.full_disk import check_full_disk

@@ -15,7 +15,7 @@ from PIL import Image
 from segkit.cli import predict
 from segkit.cli.main import main
 from segkit.data.toy import dataset as toy
-from segkit.engine.inference.folder import FolderJob
+from segkit.runtime.folder import FolderJob
 from segkit.structures import CategorySet
 from tests.engine.inference import CONFIG
 from tests.helpers.random_weights import save_random_weights
@@ -105,7 +105,7 @@ def test_scores_classes_and_outputs_are_chosen(
 
     with monkeypatch.context() as patch:
         for function in ("coco.write_png", "png.write", "Prediction.plot"):
-            patch.setattr(f"segkit.engine.inference.folder.{function}", fail)
+            patch.setattr(f"segkit.runtime.folder.{function}", fail)
         assert run(*given, tmp_path / "json", *chosen, "--save", "json") == 0
     assert {path.name for path in (tmp_path / "json").iterdir()} == {
         *("instances.json", "panoptic.json", "predict.json", "records.jsonl")

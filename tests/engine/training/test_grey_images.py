@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from segkit.engine.inference.folder import predict
 from segkit.engine.inference.model import SegmentationModel
 from segkit.engine.training.trainer import Trainer
+from segkit.runtime.folder import predict
 from tests.helpers.small_training import build_config
 
 GREY = {

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from segkit.engine.inference.model import SegmentationModel
 from segkit.formats import coco, vipseg
+from segkit.runtime.image_model import ImageModel
 from segkit.runtime.prediction import OVERLAYS
 from segkit.runtime.selection import find_category_ids, select_segments
 from segkit.runtime.video_prediction import predict_video
@@ -21,7 +21,7 @@ PANOPTIC: tuple[Literal["panoptic"]] = ("panoptic",)
 
 
 def predict_videos(
-    model: SegmentationModel,
+    model: ImageModel,
     videos: Sequence[str | Path],
     output: str | Path,
     drawing: Mapping[str, Any] | None = None,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from segkit.engine.inference.image_inputs import check_apart, find_images, find_root
+from segkit.runtime.image_inputs import check_apart, find_images, find_root
 from segkit.utils.errors import DatasetError
 
 

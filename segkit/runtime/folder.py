@@ -17,16 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.config import CfgNode
 
-from segkit.engine.inference.image_inputs import find_root
-from segkit.engine.inference.model import SegmentationModel
-from segkit.engine.inference.output_names import choose_output_names
-from segkit.engine.inference.run_description import describe_run
 from segkit.formats import coco, png
 from segkit.formats.pixel_limit import without_pixel_limit
+from segkit.runtime.image_inputs import find_root
+from segkit.runtime.image_model import ImageModel
+from segkit.runtime.output_names import choose_output_names
 from segkit.runtime.prediction import JSON, LABELS, OVERLAYS, PANOPTIC, Prediction
 from segkit.runtime.records import PredictionRecords
+from segkit.runtime.run_description import describe_run
 from segkit.runtime.selection import find_category_ids, select_segments
 from segkit.runtime.tiling import DEFAULT_OVERLAP_PX
 from segkit.structures import ImageId, compute_areas_px
@@ -42,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 def predict(
-    model: SegmentationModel,
+    model: ImageModel,
     images: Sequence[str | Path],
     output: str | Path,
     drawing: Mapping[str, Any] | None = None,
@@ -68,7 +67,7 @@ def predict(
         ConfigError: see `FolderJob.run`.
         DatasetError: see `FolderJob` and `FolderJob.run`.
     """
-    job = FolderJob(model.given_cfg, images, output, drawing, root, precision=model.precision, **options)
+    job = FolderJob(model.description, images, output, drawing, root, **options)
     return job.run(model, on_unreadable)
 
 
@@ -84,15 +83,14 @@ class FolderJob:
     with the others. Memory does not grow with the number of images, but by some bytes for each.
 
     Args:
-        cfg: the config that the model is made of.
+        description: of the model, see `ImageModel.description`.
         images: image files.
         output: folder to write to.
         drawing: keyword arguments of `Prediction.plot`: alpha, names, scores.
         root: folder to which the file names in the JSONs are relative; None for the one that all images share.
-        precision: of the model.
-        batch_size: images that the network takes at once, see `SegmentationModel`.
+        batch_size: images that the network takes at once, see `ImageModel`.
         overwrite: results of another run in the folder are replaced.
-        tile: side of the tiles that images are cut into, in pixels; 0: none, see `SegmentationModel`.
+        tile: side of the tiles that images are cut into, in pixels; 0: none, see `ImageModel`.
         overlap: pixels that neighbouring tiles share.
         min_score: things and instances of a lower score are left out everywhere, [0, 1]; None: none, but overlays of a
             model that gives instances alone draw those that `Prediction.plot` draws by default.
@@ -108,13 +106,12 @@ class FolderJob:
 
     def __init__(
         self,
-        cfg: CfgNode,
+        description: Mapping[str, Any],
         images: Sequence[str | Path],
         output: str | Path,
         drawing: Mapping[str, Any] | None = None,
         root: str | Path | None = None,
         *,
-        precision: str = "float32",
         batch_size: int = 1,
         overwrite: bool = False,
         tile: int = 0,
@@ -138,8 +135,7 @@ class FolderJob:
         self.seconds = {"reading": 0.0, "network": 0.0, "writing": 0.0}
         names = [*map(os.path.abspath, self.paths), *self.file_names, *map(repr, image_ids or ())]
         run = describe_run(
-            cfg,
-            precision,
+            description,
             names,
             drawing=self.drawing,
             tiles=[tile, overlap] if tile else None,
@@ -150,9 +146,7 @@ class FolderJob:
         self.records = PredictionRecords(output, run, len(self.paths), overwrite=overwrite, shard=shard)
         self.shard = shard
 
-    def run(
-        self, model: SegmentationModel, on_unreadable: Callable[[DatasetError], object] | None = None
-    ) -> list[Path]:
+    def run(self, model: ImageModel, on_unreadable: Callable[[DatasetError], object] | None = None) -> list[Path]:
         """Predict the images that have no record, and write the JSONs of all.
 
         Args:

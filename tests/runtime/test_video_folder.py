@@ -5,10 +5,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from segkit.engine.inference.videos import predict_videos
 from segkit.formats import vipseg
 from segkit.runtime import video
 from segkit.runtime.prediction import Prediction
+from segkit.runtime.video_folder import predict_videos
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.helpers.panoptic_scenes import CAR, CATEGORIES, panoptic
 
