@@ -6,7 +6,8 @@
 Both have the same random weights and get the same image, in turns. segkit's model computes as TEST.INFERENCE says.
 Stops if its outputs without these options differ from the reference by more than rounding, or if the options change
 logits by more than 1e-4 of the largest. On the CPU it is one thread, and time is processor time, which other work on
-the machine changes little. Memory on the CPU is the peak of a forked process above its start (Linux).
+the machine changes little. Memory on the CPU is the peak of a forked process above its start (Linux), in which nothing
+can be compiled.
 
 A new architecture is a row of `ROWS`.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
+import math
 import statistics
 import time
 import warnings
@@ -43,6 +45,7 @@ MASK_TOLERANCE = 1e-3  # share of pixels: of masks, those within rounding of the
 # Standard deviation of noise in weights, so that pixels and boxes have different classes, and scores differ.
 NOISE = {"predict": 0.05, "cls_score": 0.004}
 MIB = 1024**2
+COMPILED = "segkit, compile"
 CLASSES = {"ROI_HEADS": 80, "SEM_SEG_HEAD": 54, "POINT_HEAD": 80}
 COUNTS = [word for head, count in CLASSES.items() for word in (f"MODEL.{head}.NUM_CLASSES", str(count))]
 TINY_SIZES = {
@@ -177,7 +180,7 @@ def compare(name: str, row: Row, options: Any) -> None:
     models = {row.peer: peer, "segkit": build_inference(cfg, plain)}
     models["segkit, folded only"] = build_inference(cfg, plain, CHANNELS_LAST=False)
     if options.compile:
-        models["segkit, compile"] = build_inference(cfg, plain, COMPILE=True)
+        models[COMPILED] = build_inference(cfg, plain, COMPILE=True)
     errors = {each: measure_logits(model, plain, inputs) for each, model in models.items() if model is not peer}
     if max(errors.values()) > LOGITS_TOLERANCE:
         raise SystemExit(f"{name}: logits differ by {errors} of the largest")
@@ -186,7 +189,10 @@ def compare(name: str, row: Row, options: Any) -> None:
     for _ in range(rounds + 1):  # the first one loads and compiles
         for each, model in models.items():
             results[each].append(run_round(model, inputs, device))
-    memory = {each: measure_memory(model, inputs, device) for each, model in models.items()}
+    memory = {
+        each: math.nan if each == COMPILED and device.type == "cpu" else measure_memory(model, inputs, device)
+        for each, model in models.items()
+    }
     print(f"{name}, {size_hw[0]} x {size_hw[1]}, {device}, {describe(expected)}")
     for each, runs in results.items():
         report(each, runs[1:], results[row.peer][1:], memory[each], errors.get(each, 0.0))
