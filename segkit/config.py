@@ -113,8 +113,8 @@ def _add_data_keys(cfg: CfgNode) -> None:
     cfg.DATASETS.CHECK_IMAGES = 500
     # RANDOM_FLIP is "horizontal", "vertical", "both" (each by itself with probability 0.5) or "none".
     # Large-scale jitter (Ghiasi et al. 2021) replaces the resize in training: the image is fitted into a square of
-    # SIZE pixels times a random scale in [MIN_SCALE, MAX_SCALE], then cropped or padded to SIZE x SIZE.
-    cfg.INPUT.LSJ = CfgNode({"ENABLED": False, "SIZE": 1024, "MIN_SCALE": 0.1, "MAX_SCALE": 2.0})
+    # SIZE pixels times a random scale in [MIN_SCALE, MAX_SCALE], then cropped or padded by PAD to SIZE x SIZE.
+    cfg.INPUT.LSJ = CfgNode({"ENABLED": False, "SIZE": 1024, "MIN_SCALE": 0.1, "MAX_SCALE": 2.0, "PAD": 128})
     # Colour jitter in training: each factor is random in [1 - x, 1 + x], x in [0, 1]; 0: off.
     cfg.INPUT.COLOR_JITTER = CfgNode({"BRIGHTNESS": 0.0, "CONTRAST": 0.0, "SATURATION": 0.0})
     # Cut the crop from the resized image, as DeepLab's heads need, which pool a crop of fixed size; otherwise the crop
@@ -323,6 +323,8 @@ def _add_eomt_keys(cfg: CfgNode) -> None:
     cfg.MODEL.EOMT.ANNEALING_ENDS = []
     # In training, rotary positions are scaled by a random factor up to this one, or its inverse; 0: not. DINOv3: 2.
     cfg.MODEL.EOMT.ROPE_RESCALE = 0.0
+    # For classes of pixels alone: evaluate an image whose longer side exceeds MODEL.TIMM.IMAGE_SIZE in windows.
+    cfg.MODEL.EOMT.WINDOWS = False
 
 
 def _add_detectron2_networks(cfg: CfgNode) -> None:

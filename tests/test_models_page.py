@@ -34,7 +34,7 @@ from segkit.utils.config_files import list_recipes
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 # | `recipe` | architecture | H × W | parameters in millions | GMACs | ...
-ROW = re.compile(r"^\| `([a-z]+/\w+)` \| [^|]+ \| (?:(\d+) × (\d+)|any) \| ([\d.]+) \| ([\d.]+|–) \|", re.MULTILINE)
+ROW = re.compile(r"^\| `([a-z0-9]+/\w+)` \| [^|]+ \| (?:(\d+) × (\d+)|any) \| ([\d.]+) \| ([\d.]+|–) \|", re.MULTILINE)
 POOLER = "detectron2.modeling.poolers.ROIPooler.forward"
 PROPOSALS = "detectron2.modeling.proposal_generator.rpn.find_top_rpn_proposals"
 DETECTIONS = [f"detectron2.modeling.roi_heads.{module}.fast_rcnn_inference" for module in ("fast_rcnn", "cascade_rcnn")]

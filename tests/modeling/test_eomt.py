@@ -14,6 +14,7 @@ from segkit.config import load_config
 from segkit.data.class_counts import resolve_for_categories
 from segkit.data.toy.dataset import CATEGORIES
 from segkit.modeling import register_models
+from segkit.modeling.meta_arch.eomt import find_windows
 from segkit.utils.errors import ConfigError
 from tests.helpers.tiny_vits import NAMES
 
@@ -103,9 +104,39 @@ def test_without_a_storage_a_training_is_at_its_beginning() -> None:
         assert model([sample(64, 64)])["loss_class"] == alone["loss_class"]
 
 
+WINDOWS = """MODEL.EOMT.WINDOWS True MODEL.QUERIES.TEST.INSTANCE_ON False MODEL.QUERIES.TEST.PANOPTIC_ON False
+    INPUT.MAX_SIZE_TEST 999 INPUT.MIN_SIZE_TEST 64"""
+
+
+def test_windows_are_spread_over_the_longer_side() -> None:
+    # 150 pixels need 3 windows of 64, whose starts are 86 / 2 = 43 pixels apart.
+    assert find_windows((64, 150), 64) == [(slice(None), slice(first, first + 64)) for first in (0, 43, 86)]
+    assert find_windows((128, 64), 64) == [(slice(0, 64), slice(None)), (slice(64, 128), slice(None))]
+    assert find_windows((64, 40), 64) == [(slice(0, 64), slice(None))]
+    with pytest.raises(ConfigError, match="shorter side is at most 64 pixels, got 65 x 80"):
+        find_windows((65, 80), 64)
+
+
+@torch.no_grad()
+def test_scores_of_windows_are_averaged() -> None:
+    model = build(WINDOWS).eval()
+    image = torch.rand(3, 64, 96) * 255
+    (output,) = model([{"image": image}])
+    left, right = (model([{"image": part}])[0]["sem_seg"] for part in (image[..., :64], image[..., 32:]))
+    assert {*output} == {"sem_seg"}
+    torch.testing.assert_close(output["sem_seg"][..., :32], left[..., :32])
+    torch.testing.assert_close(output["sem_seg"][..., 32:64], (left[..., 32:] + right[..., :32]) / 2)
+    (resized,) = model([{"image": image, "height": 32, "width": 48}])
+    assert resized["sem_seg"].shape == (CLASSES, 32, 48)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (
+            "MODEL.EOMT.WINDOWS True INPUT.MIN_SIZE_TEST 64",
+            "windows need an image size and classes of pixels alone, got panoptic_seg",
+        ),
         ("MODEL.BACKBONE.NAME build_resnet_backbone", "EoMT needs a plain ViT of timm, got build_resnet_backbone"),
         ("MODEL.TIMM.NORM FrozenBN", "a plain ViT has no NORM"),
         ("INPUT.MAX_SIZE_TEST 96", "pads images to 64 x 64 pixels, but INPUT.MAX_SIZE_TEST 96 allow larger ones"),

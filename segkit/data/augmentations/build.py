@@ -147,7 +147,8 @@ def _large_scale_jitter(cfg: Any) -> T.Augmentation:
     _check(jitter.SIZE > 0, "INPUT.LSJ.SIZE", "pixels above 0", jitter.SIZE)
     _check(0 < jitter.MIN_SCALE <= jitter.MAX_SCALE, "INPUT.LSJ", "0 < MIN_SCALE <= MAX_SCALE", scales)
     _check(cfg.INPUT.FORMAT != "YUV-BT.601", "INPUT.FORMAT", "whole numbers, as RGB has, with LSJ", cfg.INPUT.FORMAT)
-    return LargeScaleJitter(jitter.SIZE, jitter.MIN_SCALE, jitter.MAX_SCALE)
+    _check(0 <= jitter.PAD <= 255, "INPUT.LSJ.PAD", "a number in [0, 255]", jitter.PAD)
+    return LargeScaleJitter(jitter.SIZE, jitter.MIN_SCALE, jitter.MAX_SCALE, pad=jitter.PAD)
 
 
 def _check(holds: bool, key: str, expected: str, got: object) -> None:

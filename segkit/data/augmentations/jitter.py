@@ -28,10 +28,16 @@ class LargeScaleJitter(T.Augmentation):
         min_scale: the lowest scale; scales are uniform in [min_scale, max_scale].
         max_scale: the highest scale.
         interp: Pillow's resampling of images; maps take the nearest pixel.
+        pad: value of the pixels of images beyond their end, in [0, 255].
     """
 
     def __init__(
-        self, size_px: int, min_scale: float = 0.1, max_scale: float = 2.0, interp: int = Image.Resampling.BILINEAR
+        self,
+        size_px: int,
+        min_scale: float = 0.1,
+        max_scale: float = 2.0,
+        interp: int = Image.Resampling.BILINEAR,
+        pad: int = IMAGE_PAD,
     ) -> None:
         super().__init__()
         self._init(locals())
@@ -44,7 +50,7 @@ class LargeScaleJitter(T.Augmentation):
         resized = max(1, round(height * scale)), max(1, round(width * scale))
         spare = np.maximum(np.subtract(resized, self.size_px), 0)
         top, left = np.round(spare * self._rand_range(size=2)).astype(int).tolist()
-        return WindowTransform((height, width), resized, (top, left), self.size_px, self.interp)
+        return WindowTransform((height, width), resized, (top, left), self.size_px, self.interp, self.pad)
 
 
 class WindowTransform(T.Transform):
@@ -58,6 +64,7 @@ class WindowTransform(T.Transform):
         corner_yx: the window's top left corner in the resized image.
         size_px: side of the window.
         interp: Pillow's resampling of images; maps take the nearest pixel.
+        pad: value of the pixels of images beyond their end.
     """
 
     def __init__(
@@ -67,13 +74,14 @@ class WindowTransform(T.Transform):
         corner_yx: tuple[int, int],
         size_px: int,
         interp: int = Image.Resampling.BILINEAR,
+        pad: int = IMAGE_PAD,
     ) -> None:
         super().__init__()
         self._set_attributes(locals())
 
     def apply_image(self, img: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """See base class."""
-        return self._window(img, self.interp, IMAGE_PAD)
+        return self._window(img, self.interp, self.pad)
 
     def apply_segmentation(self, segmentation: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """See base class."""
