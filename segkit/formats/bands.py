@@ -80,8 +80,10 @@ def to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         pixels: (H, W, C).
 
     Returns:
-        (H, W, 3).
+        (H, W, 3); of three channels the image itself.
     """
+    if pixels.shape[-1] == RGB:
+        return pixels
     rgb: NDArray[np.uint8] = pixels.take(np.minimum(range(RGB), pixels.shape[-1] - 1), axis=-1)
     return rgb
 

@@ -154,7 +154,7 @@ class Prediction:
         paths = {part: Path(folder, part, f"{name}.png") for part in (OVERLAYS, PANOPTIC, LABELS)}
         paths[JSON] = Path(folder, JSON, f"{name}.json")
         content = self.to_coco()
-        png.write(paths[OVERLAYS], np.asarray(self.plot()))
+        png.write_photo(paths[OVERLAYS], np.asarray(self.plot()))
         if self.panoptic is None:
             del paths[PANOPTIC]
         else:

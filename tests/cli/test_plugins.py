@@ -71,8 +71,9 @@ def test_a_plugin_brings_a_dataset_a_head_and_a_key(toy_folder: Path, tmp_path: 
 
     # Without the plugin, the run's config and its checkpoint are refused in one line, and nothing is imported.
     image = next((toy_folder / "images").iterdir())
-    for config_file in (run / "config.yaml", CONFIG):
-        arguments = ["--config-file", config_file, "--weights", weights, "--input", image, "--output", tmp_path / "out"]
+    for number, config_file in enumerate((run / "config.yaml", CONFIG)):
+        output = tmp_path / f"out{number}"
+        arguments = ["--config-file", config_file, "--weights", weights, "--input", image, "--output", output]
         refused = segkit(tmp_path, "predict", *arguments)
         assert refused.returncode == 1
         assert "needs the plugin t_mine, which was not given; add --plugin t_mine" in refused.stderr

@@ -29,7 +29,7 @@ SLOW_DRAWS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 def zlib_library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     library = zlib if request.param == "zlib" else pytest.importorskip("zlib_ng.zlib_ng")
     monkeypatch.setattr(png_runs, "decompressobj", library.decompressobj)
-    monkeypatch.setattr(png_runs, "compress", library.compress)
+    monkeypatch.setattr(png_runs, "compressobj", library.compressobj)
 
 
 @pytest.fixture(params=[False, pytest.param(True, marks=needs_numba)])
