@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Folders of images, from files to overlays and JSON, against Detectron2's demo; and the memory that folders take.
 
-    python benchmarks/predict.py FOLDER [--images 10] [--rounds 3] [--model panoptic|instances] [--device cuda]
+    python benchmarks/predict.py [FOLDER] [--images 10] [--rounds 3] [--model panoptic|instances] [--device cuda]
     python benchmarks/predict.py --memory 5000          # small images: growth of the resident memory
     python benchmarks/predict.py --tiles 20000          # one square image of this side in tiles: peak of the command
 
 The peer is what Detectron2's demo/demo.py does: `DefaultPredictor` image by image, `Visualizer`, and
 `instances_to_coco_json`, written at the end. Both have the same random weights (ResNet-50 of the recipe), find as many
 objects as --objects allows, use the same two threads, and predict the same images in turns; loading the model is not
-counted. Stops if more than 1 % of the results have no equal one.
+counted. Without FOLDER, scenes of 480 x 640 are drawn. Stops if more than 1 % of the results have no equal one.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from PIL import Image
 from segkit.data.class_counts import resolve_for_categories
 from segkit.data.datasets.coco import CATEGORIES
 from segkit.data.toy import dataset as toy
-from segkit.engine.inference.folder import FolderJob
-from segkit.engine.inference.image_inputs import find_images
 from segkit.engine.inference.model import SegmentationModel
 from segkit.engine.setup import read_config
+from segkit.runtime.folder import FolderJob
+from segkit.runtime.image_inputs import find_images
 from segkit.structures import CategorySet, rle_to_mask
 from segkit.utils import memory
 
@@ -52,6 +52,7 @@ TINY = "toy/panoptic_rcnn_R18_FPN_demo"
 NOISE = {"predict": 0.05, "cls_score": 0.004}
 THREADS = 2
 MIN_IOU, MAX_SCORE_DIFFERENCE, MAX_UNEQUAL = 0.98, 1e-3, 0.01
+SCENE_HW = 480, 640
 SMALL_PX, SAMPLES, TILE_PX = 64, 10, 1024
 MIB = 2**20
 
@@ -74,15 +75,15 @@ def main() -> None:
             measure_growth(options.memory, Path(name))
         elif options.tiles:
             measure_tiles(options.tiles, Path(name))
-        elif options.folder:
-            compare(options, Path(name))
         else:
-            parser.error("give a folder, --memory or --tiles")
+            compare(options, Path(name))
 
 
 def compare(options: Any, folder: Path) -> None:
     """Predict the images in turns, check that the results are equal, and print the ratio."""
-    paths = find_images([options.folder])[: options.images]
+    if options.folder is None:
+        draw_scenes(folder / "scenes", options.images)
+    paths = find_images([options.folder or str(folder / "scenes")])[: options.images]
     things = CategorySet(CATEGORIES.things)
     opts = ["MODEL.DEVICE", options.device, "TEST.DETECTIONS_PER_IMAGE", str(options.objects), *options.opts]
     weights = write_weights(folder, RECIPES[options.model], CATEGORIES if options.model == "panoptic" else things, opts)
@@ -96,7 +97,7 @@ def compare(options: Any, folder: Path) -> None:
         expected = run_peer(peer, used, folder / f"peer{number}", things)
         seconds["Detectron2"].append((time.perf_counter() - started) / len(used))
         started = time.perf_counter()
-        FolderJob(cfg, used, folder / f"ours{number}", save=("overlays", "json")).run(ours)
+        FolderJob(ours.description, used, folder / f"ours{number}", save=("overlays", "json")).run(ours)
         seconds["segkit"].append((time.perf_counter() - started) / len(used))
         check_equal(json.loads((folder / f"ours{number}/instances.json").read_text())["annotations"], expected)
     ratios = [a / b for a, b in zip(*(times[1:] for times in seconds.values()), strict=True)]
@@ -105,6 +106,12 @@ def compare(options: Any, folder: Path) -> None:
         print(f"{name:>12} {1 / statistics.median(times[1:]):6.3f} images/s")
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
     print(f"{'ratio':>12} {statistics.median(ratios):6.2f} ({spread})")
+
+
+def draw_scenes(folder: Path, count: int) -> None:
+    folder.mkdir()
+    for index in range(count):
+        Image.fromarray(toy.draw_scene(0, index, SCENE_HW)[0]).save(folder / f"{index}.jpg")
 
 
 def write_weights(folder: Path, recipe: str, categories: CategorySet, opts: Sequence[str] = ()) -> Path:
@@ -193,7 +200,7 @@ def measure_growth(count: int, folder: Path) -> None:
     weights = write_weights(folder, TINY, toy.CATEGORIES)
     cfg = read_config(TINY, ["MODEL.WEIGHTS", str(weights), "INPUT.MIN_SIZE_TEST", str(SMALL_PX)], train=False)
     model = SegmentationModel(cfg)
-    FolderJob(cfg, paths[:1], folder / "first").run(model)
+    FolderJob(model.description, paths[:1], folder / "first").run(model)
     memory.reset_peak()
     start_mib = memory.read_peak_mib()
     seen: list[float] = []
@@ -205,7 +212,7 @@ def measure_growth(count: int, folder: Path) -> None:
 
     model.predict_pixels = predict_and_sample  # type: ignore[method-assign]
     started = time.perf_counter()
-    FolderJob(cfg, paths, folder / "out").run(model)
+    FolderJob(model.description, paths, folder / "out").run(model)
     rate = count / (time.perf_counter() - started)
     print(f"{count} images of {SMALL_PX} x {SMALL_PX}, {rate:.1f} images/s; start {start_mib:.0f} MiB")
     grown = [f"{mib:.0f}" for mib in (*seen[::step], memory.read_peak_mib() - start_mib)]

@@ -21,10 +21,11 @@ import numpy as np
 from segkit.formats import coco, png
 from segkit.formats.pixel_limit import without_pixel_limit
 from segkit.runtime.image_inputs import find_root
-from segkit.runtime.image_model import ImageModel
+from segkit.runtime.image_model import OUTPUTS, ImageModel, Output
 from segkit.runtime.output_names import choose_output_names
 from segkit.runtime.prediction import JSON, LABELS, OVERLAYS, PANOPTIC, Prediction
 from segkit.runtime.records import PredictionRecords
+from segkit.runtime.reduction import reduce_prediction
 from segkit.runtime.run_description import describe_run
 from segkit.runtime.selection import find_category_ids, select_segments
 from segkit.runtime.tiling import DEFAULT_OVERLAP_PX
@@ -36,6 +37,9 @@ PNG_FOLDERS = (OVERLAYS, PANOPTIC, LABELS)
 MASKS = "masks"
 SAVED = (OVERLAYS, MASKS, JSON)
 READERS = WRITERS = 2  # threads
+MAX_OVERLAY_PX = (
+    2**25
+)  # of images in tiles: larger ones are drawn at a smaller size, so that drawing takes little memory
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +73,24 @@ def predict(
     """
     job = FolderJob(model.description, images, output, drawing, root, **options)
     return job.run(model, on_unreadable)
+
+
+def choose_outputs(given: Collection[Output], save: Collection[str]) -> list[Output]:
+    """Choose what files need of a model that gives more: the rest costs time and memory.
+
+    Args:
+        given: `ImageModel.outputs`.
+        save: what is written, of `SAVED`.
+
+    Returns:
+        The outputs: no map of classes beside a panoptic map or instances; instances beside a panoptic map for JSONs.
+    """
+    outputs: list[Output] = [*OUTPUTS]
+    if {*given} & {"panoptic", "instances"}:
+        outputs.remove("semantic")
+    if "panoptic" in given and JSON not in save:
+        outputs.remove("instances")
+    return outputs
 
 
 class FolderJob:
@@ -191,6 +213,7 @@ class FolderJob:
         shard, shards = self.shard
         positions = [position for position in range(shard - 1, len(self.paths), shards) if position not in records]
         pending: deque[tuple[int, Future[dict[str, Any]]]] = deque()
+        outputs = choose_outputs(self.model.outputs, self.save)
         with (
             ThreadPoolExecutor(READERS) as readers,
             ThreadPoolExecutor(WRITERS) as writers,
@@ -200,7 +223,7 @@ class FolderJob:
             while batch := [*islice(readable, batch_size)]:
                 started = time.perf_counter()
                 files, pixels = [self.file_names[position] for position, _ in batch], [image for _, image in batch]
-                predictions = self.model.predict_pixels(files, pixels, tile=self.tile, overlap=self.overlap)
+                predictions = self.model.predict_pixels(files, pixels, outputs, self.tile, self.overlap)
                 self.seconds["network"] += time.perf_counter() - started
                 for (position, _), prediction in zip(batch, predictions, strict=True):
                     pending.append((position, writers.submit(self._write, position, prediction)))
@@ -274,7 +297,8 @@ class FolderJob:
                     record["semantic"] = {"image_id": self.image_ids[position], "file_name": png_name}
                 png.write_labels(self.output / LABELS / png_name, prediction.semantic)
         if OVERLAYS in self.save:
-            png.write(self.output / OVERLAYS / png_name, np.asarray(prediction.plot(**self.plot_options)))
+            drawn = reduce_prediction(prediction, MAX_OVERLAY_PX) if self.tile else prediction
+            png.write_photo(self.output / OVERLAYS / png_name, np.asarray(drawn.plot(**self.plot_options)))
         return record
 
     def _build_record(self, position: int, prediction: Prediction) -> dict[str, Any]:

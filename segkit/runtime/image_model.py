@@ -44,6 +44,11 @@ class ImageModel(ABC):
     def description(self) -> dict[str, Any]:
         """What the results depend on, as JSON can hold it: the checksum of the weights and the like."""
 
+    @property
+    @abstractmethod
+    def outputs(self) -> tuple[Output, ...]:
+        """What the model gives."""
+
     @abstractmethod
     def compute_results(
         self, images: Sequence[NDArray[np.uint8]], outputs: Collection[Output] = OUTPUTS

@@ -54,6 +54,11 @@ class OnnxModel(ImageModel):
         """What the results depend on: the file."""
         return describe_weights(self.path)
 
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What the graph gives."""
+        return tuple(output for output in OUTPUTS if output in self.graph.tasks)
+
     def compute_results(
         self, images: Sequence[NDArray[np.uint8]], outputs: Collection[Output] = OUTPUTS
     ) -> list[dict[str, Any]]:

@@ -25,7 +25,10 @@ from segkit.evaluation import predictions
 from segkit.formats.bands import RGB
 from segkit.runtime.image_model import OUTPUTS, ImageModel, Output, choose_results
 from segkit.runtime.images import ALL_CHANNELS, GREY, InputFormat
+from segkit.structures.architecture_spec import get_architecture_spec
 from segkit.utils.errors import ConfigError
+
+OUTPUT_KEYS = ("panoptic_seg", "instances", "sem_seg")  # of a network's output, in the order of `OUTPUTS`
 
 
 class SegmentationModel(ImageModel):
@@ -81,6 +84,12 @@ class SegmentationModel(ImageModel):
     def description(self) -> dict[str, Any]:
         """What the results depend on, see `describe_model`."""
         return describe_model(self.given_cfg, self.precision)
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What the architecture gives."""
+        names = get_architecture_spec(self.cfg.MODEL.META_ARCHITECTURE).outputs
+        return tuple(output for output, name in zip(OUTPUTS, OUTPUT_KEYS, strict=True) if name in names)
 
     def compute_results(
         self, images: Sequence[NDArray[np.uint8]], outputs: Collection[Output] = OUTPUTS

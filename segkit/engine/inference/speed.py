@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ import torch
 
 from segkit.engine.inference.model import SegmentationModel
 from segkit.engine.inference.precision import find_parts
-from segkit.runtime.folder import FolderJob
-from segkit.runtime.prediction import Prediction
+from segkit.runtime.folder import SAVED, FolderJob, choose_outputs
 from segkit.utils import memory
 
 STAGES = ("reading", "network", "fusion", "writing")
@@ -85,7 +84,7 @@ def measure_speed(model: SegmentationModel, paths: Sequence[Path], folder: Path,
 
 def _run_stages(model: SegmentationModel, paths: Sequence[Path], folder: Path, batch_size: int) -> dict[str, float]:
     """Seconds of each stage for all images."""
-    seconds = dict.fromkeys(STAGES, 0.0)
+    seconds, outputs = dict.fromkeys(STAGES, 0.0), choose_outputs(model.outputs, SAVED)
     with _NetworkClock(model) as clock:
         for first in range(0, len(paths), batch_size):
             batch = paths[first : first + batch_size]
@@ -93,21 +92,16 @@ def _run_stages(model: SegmentationModel, paths: Sequence[Path], folder: Path, b
             pixels = [model.input.read(path) for path in batch]
             times.append(time.perf_counter())
             clock.start()
-            predictions = model.predict_pixels(batch, pixels)
+            predictions = model.predict_pixels(batch, pixels, outputs)
             network_s = clock.read_s()
             times.append(time.perf_counter())
             for number, prediction in enumerate(predictions, first):
-                _write(prediction, folder, str(number))
+                prediction.save(folder, str(number))
             times.append(time.perf_counter())
             reading_s, model_s, writing_s = (end - start for start, end in pairwise(times))
             for stage, part_s in zip(STAGES, (reading_s, network_s, model_s - network_s, writing_s), strict=True):
                 seconds[stage] += part_s
     return seconds
-
-
-def _write(prediction: Prediction, folder: Path, name: str) -> None:
-    """Write what `segkit predict` writes: label maps only of models of classes alone."""
-    (prediction if prediction.panoptic is None else replace(prediction, semantic=None)).save(folder, name)
 
 
 class _NetworkClock:
