@@ -371,6 +371,8 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.OPTIMIZER = cfg.SOLVER.get("OPTIMIZER", "SGD")  # other packages have this key too
     # Factor of the backbone's learning rate.
     cfg.SOLVER.BACKBONE_MULTIPLIER = cfg.SOLVER.get("BACKBONE_MULTIPLIER", 1.0)  # Mask2Former has this key too
+    # Weight decay of embeddings: of queries, levels and positions; below 0: WEIGHT_DECAY, as of other weights.
+    cfg.SOLVER.WEIGHT_DECAY_EMBED = -1.0
     # Factor of the learning rate from each block of a ViT or Swin backbone to the one before, in (0, 1]; 1: none.
     cfg.SOLVER.LAYER_DECAY = 1.0
     # Lowest layer whose factor is 1: "norm" (after the blocks, as in BEiT and timm) or "block" (the last block, as in

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import cache
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -85,8 +85,12 @@ def build(recipe: str, device: str = "meta") -> tuple[Any, nn.Module]:
     folder = recipe.partition("/")[0]
     is_semantic = folder == "medical" or "_sem_seg_" in cfg.DATASETS.TRAIN[0]
     channels = choose_thing_channels(cfg, "per_class" if is_semantic else "one")
-    resolve_for_categories(cfg, CATEGORIES[folder], channels, recipe)
-    with torch.device(device):
+    categories = CATEGORIES[folder]
+    if cfg.DATASETS.TRAIN[0] == "segkit_coco_2017_train":  # without stuff
+        categories = CategorySet(categories.things)
+    resolve_for_categories(cfg, categories, channels, recipe)
+    linspace = partial(torch.linspace, device="cpu")  # Detectron2's Swin reads its values
+    with torch.device(device), patch("torch.linspace", linspace):
         return cfg, build_model(cfg).eval()
 
 
@@ -132,7 +136,9 @@ class Layers(nn.Module):
 def count_multiply_adds(cfg: Any, model: Any, size_hw: tuple[int, int]) -> int:
     """Multiply-adds of convolutions, linear layers and matrix products for one image."""
     image = torch.zeros(3, *size_hw, device="meta")
-    with fixed_boxes(cfg, size_hw), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    model.requires_grad_(False)
+    without_autocast = patch("torch.autocast", lambda *_, **__: nullcontext())  # the meta device has none
+    with fixed_boxes(cfg, size_hw), torch.no_grad(), without_autocast, FlopCounterMode(display=False) as counter:
         if hasattr(model, "roi_heads"):
             model.inference([{"image": image}], do_postprocess=False)
         elif hasattr(model, "predict"):  # of a mask transformer

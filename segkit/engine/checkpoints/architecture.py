@@ -15,7 +15,17 @@ NOT_WEIGHTS = ("num_batches_tracked", "pixel_mean", "pixel_std", "relative_posit
 CLASSIFIER_LAYERS = {"classifier", "fc", "fc1000", "head", "linear", "pred"}
 SCRATCH_LAYER = "conv2_offset"
 # Ends of the names of layers that have rows for each class.
-CLASS_LAYERS = ("cls_score", "bbox_pred", "mask_head.predictor", "sem_seg_head.predictor")
+CLASS_LAYERS = (
+    *("cls_score", "bbox_pred", "mask_head.predictor", "sem_seg_head.predictor", "predictor.class_embed"),
+    *("head.class_head", "criterion"),
+)
+# Those that tell the number of the classes -> (what they are, rows that are no class).
+CLASS_COUNTS = {
+    "cls_score.weight": ("thing classes", 1),
+    "sem_seg_head.predictor.weight": ("semantic channels", 0),
+    "predictor.class_embed.weight": ("classes", 1),
+    "head.class_head.weight": ("classes", 1),
+}
 SAME_NETWORK = "set MODEL.WEIGHTS and the backbone's keys (MODEL.RESNETS.DEPTH) to the same network"
 
 
@@ -102,10 +112,9 @@ def _check_class_counts(absent: list[str], mismatches: list[_Mismatch], where: o
         return
     counts = {}
     for mismatch in mismatches:
-        if mismatch.key.endswith(("cls_score.weight", "sem_seg_head.predictor.weight")):
-            is_boxes = mismatch.key.endswith("cls_score.weight")  # whose last row is the background
-            what = "thing classes" if is_boxes else "semantic channels"
-            counts[what] = mismatch.in_file[0] - is_boxes, mismatch.in_model[0] - is_boxes
+        for end, (what, others) in CLASS_COUNTS.items():
+            if mismatch.key.endswith(end):
+                counts[what] = mismatch.in_file[0] - others, mismatch.in_model[0] - others
     if counts:
         differences = " and ".join(f"{theirs} {what} (the model {ours})" for what, (theirs, ours) in counts.items())
         remedy = "use the dataset that they were trained on, or train them on this one first, as MODEL.WEIGHTS"

@@ -13,13 +13,15 @@ import torch
 from segkit.structures import CategorySet
 from segkit.utils.text import abbreviate
 
-BACKGROUND = object()  # the last row of a box classifier
+BACKGROUND = object()  # the last row of a classifier of boxes or queries
 # end of a layer's name -> (kind of its classes, rows of a class)
 LAYERS = {
     "cls_score": ("scores", 1),
     "bbox_pred": ("things", 4),
     "mask_head.predictor": ("things", 1),
     "sem_seg_head.predictor": ("channels", 1),
+    "predictor.class_embed": ("classes", 1),  # Mask2Former
+    "head.class_head": ("classes", 1),  # EoMT
 }
 
 
@@ -33,8 +35,8 @@ def list_class_layers(
         model: name -> tensor of the model.
 
     Yields:
-        (name of the tensor, kind of its classes: "scores", "things" or "channels", rows of a class). Layers that have
-        the same rows for all classes (class-agnostic boxes and masks) are left out.
+        (name of the tensor, kind of its classes: "scores", "things", "channels" or "classes", rows of a class). Layers
+        that have the same rows for all classes (class-agnostic boxes and masks) are left out.
     """
     for name, weight in weights.items():
         layer = name.rpartition(".")[0]
@@ -114,7 +116,8 @@ def _list_names(categories: CategorySet, channels: str) -> dict[str, list[object
     """Kind of classes -> the name of each row."""
     things: list[object] = [category.name.casefold() for category in categories.things]
     semantic = [name.casefold() for name in categories.build_semantic_space(channels).names]
-    return {"things": things, "scores": [*things, BACKGROUND], "channels": [*semantic]}
+    classes = [*semantic, BACKGROUND]
+    return {"things": things, "scores": [*things, BACKGROUND], "channels": [*semantic], "classes": classes}
 
 
 def _match(saved: Sequence[object], names: Sequence[object]) -> list[tuple[int, int]]:

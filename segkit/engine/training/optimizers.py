@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.solver.build import get_default_optimizer_params
+from detectron2.solver.build import get_default_optimizer_params, reduce_param_groups
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from segkit.engine.training.layer_decay import BACKBONE, compute_layer_factors
@@ -15,6 +15,7 @@ from segkit.engine.training.two_stage import IS_BACKBONE, TWO_STAGE
 from segkit.utils.errors import ConfigError
 from segkit.utils.text import suggest
 
+POSITIONS = ("relative_position_bias_table", "pos_embed")  # ends of the names of weights without an Embedding
 NORM, VALUE, FULL_MODEL = "norm", "value", "full_model"  # of SOLVER.CLIP_GRADIENTS.CLIP_TYPE
 
 
@@ -43,6 +44,8 @@ def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimiz
     if factors := _compute_factors(cfg, model):
         options["lr_factor_func"] = factors.__getitem__
     groups = get_default_optimizer_params(model, **options)
+    if cfg.SOLVER.WEIGHT_DECAY_EMBED >= 0:
+        groups = _set_decay_of_embeddings(model, groups, cfg.SOLVER.WEIGHT_DECAY_EMBED)
     if cfg.SOLVER.LR_SCHEDULER_NAME == TWO_STAGE:
         groups = _split_backbone(model, groups)
     return OPTIMIZERS[name](cfg, groups)
@@ -93,6 +96,20 @@ def _compute_factors(cfg: CfgNode, model: torch.nn.Module) -> dict[str, float]:
     factors = compute_layer_factors(names, solver.LAYER_DECAY, solver.LAYER_DECAY_TOP, solver.LAYER_DECAY_FULL_BLOCKS)
     multiplier = solver.BACKBONE_MULTIPLIER
     return {name: factor * multiplier if name.startswith(BACKBONE) else factor for name, factor in factors.items()}
+
+
+def _set_decay_of_embeddings(
+    model: torch.nn.Module, groups: Iterable[dict[str, Any]], decay: float
+) -> list[dict[str, Any]]:
+    """Groups in which the weights of embeddings and positions have their own weight decay."""
+    embeddings = {id(p) for m in model.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
+    embeddings |= {id(p) for name, p in model.named_parameters() if name.endswith(POSITIONS)}
+    own = {"weight_decay": decay}
+    split = [
+        {**group, "params": [p], **(own if id(p) in embeddings else {})} for group in groups for p in group["params"]
+    ]
+    merged: list[dict[str, Any]] = reduce_param_groups(split)
+    return merged
 
 
 def _split_backbone(model: torch.nn.Module, groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ class SwinBackbone(SwinTransformer):
     The attention of a window is `scaled_dot_product_attention`: the same up to rounding.
 
     Args:
-        options: those of `detectron2.modeling.SwinTransformer`.
+        **options: those of `detectron2.modeling.SwinTransformer`.
     """
 
     def __init__(self, **options: Any) -> None:

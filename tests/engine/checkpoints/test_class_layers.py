@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from segkit.engine.checkpoints.architecture import WeightMatch, check_architecture
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer
+from segkit.engine.checkpoints.class_layers import keep_classes_by_name
 from segkit.engine.training.classes import CategoriesInCheckpoint
 from segkit.structures import Category, CategorySet
 from segkit.utils.errors import CheckpointError
@@ -117,3 +119,26 @@ def test_inference_names_both_class_counts(weights: str) -> None:
     )
     assert problem in str(caught.value)
     assert "use the dataset that they were trained on, or train them on this one first" in str(caught.value)
+
+
+@pytest.mark.parametrize("layer", ["sem_seg_head.predictor.class_embed", "head.class_head"])
+def test_classes_of_queries_keep_their_rows_by_name(layer: str) -> None:
+    """Of a cat and a dog and "no object", the dog and "no object" stay, the bird starts afresh."""
+    saved = CategorySet([Category(1, "cat", True, (0, 0, 1)), Category(2, "dog", True, (0, 0, 2))])
+    classes = CategorySet([Category(5, "dog", True, (0, 0, 3)), Category(6, "bird", True, (0, 0, 4))])
+    name = f"{layer}.weight"
+    weights = {name: torch.tensor([[1.0], [2.0], [3.0]])}
+    model = {name: torch.tensor([[-1.0], [-2.0], [-3.0]])}
+    kept, fresh = keep_classes_by_name(weights, model, (saved, "per_class"), (classes, "per_class"))
+    assert (kept, fresh) == (["dog"], ["bird"])
+    assert weights[name].flatten().tolist() == [2.0, -2.0, 3.0]
+
+
+def test_weights_of_queries_for_other_classes_are_refused_with_both_counts() -> None:
+    layer, loss = "sem_seg_head.predictor.class_embed.weight", "criterion.empty_weight"
+    backbone = {"backbone.stem.conv1.weight": (8, 3, 3, 3)}
+    match = WeightMatch(
+        {**backbone, layer: (20, 8), loss: (20,)}, {**backbone, layer: (134, 8), loss: (134,)}, [layer, loss], []
+    )
+    with pytest.raises(CheckpointError, match=r"133 classes \(the model 19\)"):
+        check_architecture(match, strict=True, where="w.pth")

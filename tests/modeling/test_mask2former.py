@@ -1,0 +1,126 @@
+"""Mask2Former as an architecture: losses, outputs, and configs that do not fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from detectron2.modeling import build_backbone, build_model
+from detectron2.structures import BitMasks, Instances
+
+from segkit.config import load_config
+from segkit.engine.training.optimizers import build_optimizer
+from segkit.modeling import register_models
+from segkit.utils.errors import ConfigError
+
+RECIPE = "toy/mask2former_R18"
+# Two things and a stuff class; each image pixel has one of them.
+OPTIONS = """MODEL.QUERIES.NUM_CLASSES 3 MODEL.PANOPTIC.THING_IDS [0,1,-1] MODEL.PANOPTIC.STUFF_IDS [0,0,1]
+MODEL.QUERIES.NUM_QUERIES 6 MODEL.QUERIES.NUM_POINTS 64 MODEL.MASK2FORMER.ENCODER_LAYERS 1"""
+
+
+def build(*options: Any) -> Any:
+    register_models()
+    torch.manual_seed(0)
+    return build_model(load_config(RECIPE, [*OPTIONS.split(), *map(str, options)]))
+
+
+def sample(height: int, width: int) -> dict[str, Any]:
+    """A thing on the left half, stuff elsewhere."""
+    masks = torch.zeros(1, height, width, dtype=torch.bool)
+    masks[:, :, : width // 2] = True
+    instances = Instances((height, width), gt_classes=torch.tensor([1]), gt_masks=BitMasks(masks))
+    labels = torch.where(masks[0], 1, 2)
+    return {"image": torch.rand(3, height, width) * 255, "instances": instances, "sem_seg": labels}
+
+
+def test_losses_of_each_layer_are_finite_and_reach_every_weight() -> None:
+    model = build().train()
+    losses = model([sample(48, 40), sample(30, 64)])
+    names = ["loss_class", "loss_mask", "loss_dice"]
+    assert sorted(losses) == sorted(f"{name}{end}" for name in names for end in ("", "_0", "_1", "_2"))
+    assert all(loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
+
+
+def test_outputs_have_the_size_that_is_asked_for() -> None:
+    """Images smaller than the coarsest stride are padded."""
+    model = build().eval()
+    with torch.no_grad():
+        first, second = model([{**sample(48, 40), "height": 96, "width": 80}, sample(7, 9)])
+    ids, segments = first["panoptic_seg"]
+    assert ids.shape == (96, 80)
+    assert {info["id"] for info in segments} == set(ids.unique().tolist()) - {0}
+    assert first["instances"].pred_masks.shape[1:] == (96, 80)
+    assert first["sem_seg"].shape == (3, 96, 80)
+    assert second["sem_seg"].shape == (3, 7, 9)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "keys"),
+    [
+        ("PANOPTIC_ON", {"instances", "instance_masks", "sem_seg", "head_outputs"}),
+        ("INSTANCE_ON", {"panoptic_seg", "sem_seg", "head_outputs"}),
+        ("SEMANTIC_ON", {"panoptic_seg", "instances", "instance_masks", "head_outputs"}),
+    ],
+)
+def test_only_the_outputs_that_are_on_are_given(left_out: str, keys: set[str]) -> None:
+    model = build(f"MODEL.QUERIES.TEST.{left_out}", False).eval()
+    with torch.no_grad():
+        (output,) = model([sample(32, 32)])
+    assert {*output} == keys
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("MODEL.MASK2FORMER.IN_FEATURES ['res2','res3','res4','res6']", "the levels res2, res3, res4, res5, got res6"),
+        ("MODEL.MASK2FORMER.IN_FEATURES ['res3','res4','res5']", "expected 4 levels"),
+        ("MODEL.MASK2FORMER.CHANNELS 48", "a multiple of 32 and of MODEL.MASK2FORMER.HEADS 4, got 48"),
+        ("MODEL.QUERIES.NUM_CLASSES 4", "NUM_CLASSES is 4, but the dataset has 3 classes"),
+        ("MODEL.QUERIES.NUM_CLASSES -1", "no dataset has set it"),
+    ],
+)
+def test_configs_that_do_not_fit_are_refused(options: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(*options.split(" ", 1))
+
+
+def test_norms_and_embeddings_have_no_weight_decay() -> None:
+    """Learning rate and decay make three groups: the backbone's weights, other weights, and norms with embeddings."""
+    cfg = load_config(RECIPE, [*OPTIONS.split(), "SOLVER.BACKBONE_MULTIPLIER", "0.1"])
+    model = build()
+    groups = build_optimizer(cfg, model).param_groups
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    decays = {names[id(weight)]: group["weight_decay"] for group in groups for weight in group["params"]}
+    rates = {names[id(weight)]: group["lr"] for group in groups for weight in group["params"]}
+    assert len(groups) == 4  # the backbone has norms too
+    assert decays["sem_seg_head.predictor.query_feat.weight"] == 0
+    assert decays["sem_seg_head.predictor.level_embed.weight"] == 0
+    assert decays["sem_seg_head.predictor.decoder_norm.weight"] == 0
+    assert decays["sem_seg_head.predictor.class_embed.weight"] == 0.05
+    assert decays["sem_seg_head.pixel_decoder.transformer.level_embed"] == 0.05  # no Embedding, as in the reference
+    assert rates["backbone.res2.0.conv1.weight"] == pytest.approx(1e-4)
+    assert rates["sem_seg_head.predictor.class_embed.bias"] == pytest.approx(1e-3)
+
+
+def test_swin_is_a_backbone_of_four_levels() -> None:
+    register_models()
+    options = "MODEL.BACKBONE.NAME build_swin_backbone MODEL.SWIN.EMBED_DIM 12 MODEL.SWIN.DEPTHS [1,1,1,1]"
+    cfg = load_config(opts=[*options.split(), "MODEL.SWIN.NUM_HEADS", "[1,1,2,2]"])
+    backbone = build_backbone(cfg).eval()
+    features = backbone(torch.rand(1, 3, 70, 64))  # 70 is no multiple of 32
+    assert {name: feature.shape[1:] for name, feature in features.items()} == {
+        "res2": (12, 18, 16),
+        "res3": (24, 9, 8),
+        "res4": (48, 5, 4),
+        "res5": (96, 3, 2),
+    }
+    assert {name: shape.stride for name, shape in backbone.output_shape().items()} == {
+        "res2": 4,
+        "res3": 8,
+        "res4": 16,
+        "res5": 32,
+    }
