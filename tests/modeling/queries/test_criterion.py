@@ -3,7 +3,6 @@
 import itertools
 import logging
 import sys
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from segkit.config import load_config
 from segkit.modeling.point_sampling import SampledMasks
 from segkit.modeling.queries import QueryCriterion, QueryOutputs, QueryTargets
 from segkit.modeling.queries.matching import assign
+from tests.helpers.same_points import SamePoints, draw_same_points
 
 CLASSES, QUERIES, POINTS = 4, 6, 16
 WEIGHTS = {"class": 2.0, "mask": 5.0, "dice": 5.0}
@@ -35,19 +35,8 @@ def draw_targets(*counts: int) -> list[QueryTargets]:
 
 
 @pytest.fixture
-def same_points(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Random points that depend on the number of points and on the rows that were drawn before; a call starts anew."""
-    taken: dict[int, int] = {}
-
-    def rand(*shape: int, device: object = None) -> torch.Tensor:
-        rows, points, _ = shape
-        start = taken.get(points, 0)
-        taken[points] = start + rows
-        generator = torch.Generator().manual_seed(points)
-        return torch.empty(start + rows, points, 2).uniform_(generator=generator)[start:]
-
-    monkeypatch.setattr(torch, "rand", rand)
-    return taken.clear
+def same_points(monkeypatch: pytest.MonkeyPatch) -> SamePoints:
+    return draw_same_points(monkeypatch.setattr)
 
 
 def compute_slowly(layers: list[QueryOutputs], targets: list[QueryTargets]) -> dict[str, torch.Tensor]:
@@ -95,15 +84,13 @@ def compare(logits: torch.Tensor, mask: torch.Tensor, points: torch.Tensor) -> t
 
 
 @pytest.mark.parametrize("counts", [(3, 1), (0, 2), (0, 0), (QUERIES + 2, 1)])
-def test_losses_and_gradients_equal_those_of_single_pairs(
-    counts: tuple[int, int], same_points: Callable[[], None]
-) -> None:
+def test_losses_and_gradients_equal_those_of_single_pairs(counts: tuple[int, int], same_points: SamePoints) -> None:
     torch.manual_seed(0)
     layers, targets = draw_layers(), draw_targets(*counts)
     losses = QueryCriterion(num_classes=CLASSES, num_points=POINTS)(layers, targets)
     inputs = [tensor for layer in layers for tensor in (layer.class_logits, layer.mask_logits)]
     gradients = torch.autograd.grad(sum(losses.values()), inputs)
-    same_points()
+    same_points.start_again()
     expected = compute_slowly(layers, targets)
     assert losses.keys() == expected.keys()
     for name, loss in losses.items():
@@ -115,14 +102,14 @@ def test_losses_and_gradients_equal_those_of_single_pairs(
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="transformers 5 needs Python 3.11")
 @pytest.mark.parametrize("counts", [(3, 1, 5), (1, 0, 2)])
-def test_losses_equal_those_of_transformers(counts: tuple[int, ...], same_points: Callable[[], None]) -> None:
+def test_losses_equal_those_of_transformers(counts: tuple[int, ...], same_points: SamePoints) -> None:
     reference = pytest.importorskip(
         "transformers.models.mask2former.modeling_mask2former", reason="pip install 'segkit[oracle]'"
     )
     torch.manual_seed(1)
     layers, targets = draw_layers(images=3, scale=3.0), draw_targets(*counts)
     losses = QueryCriterion(num_classes=CLASSES, num_points=POINTS)(layers, targets)
-    same_points()
+    same_points.start_again()
     config = reference.Mask2FormerConfig(num_labels=CLASSES, train_num_points=POINTS)
     *earlier, last = [
         {"masks_queries_logits": layer.mask_logits, "class_queries_logits": layer.class_logits} for layer in layers
@@ -171,14 +158,14 @@ def test_one_step_reads_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reads == [(3, 2, QUERIES, 3)]  # layers, images, queries, objects
 
 
-def test_half_precision_is_computed_in_float32(same_points: Callable[[], None]) -> None:
+def test_half_precision_is_computed_in_float32(same_points: SamePoints) -> None:
     torch.manual_seed(3)
     layers, targets = draw_layers(1), draw_targets(2, 1)
     criterion = QueryCriterion(num_classes=CLASSES, num_points=POINTS)
     halves = [QueryOutputs(layer.class_logits.bfloat16(), layer.mask_logits.bfloat16()) for layer in layers]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = criterion(halves, targets)
-    same_points()
+    same_points.start_again()
     expected = criterion(
         [QueryOutputs(half.class_logits.float(), half.mask_logits.float()) for half in halves], targets
     )
