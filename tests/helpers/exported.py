@@ -28,10 +28,10 @@ CATEGORIES = CategorySet.from_coco(
 class Source:
     """A model with random weights in the place of a loaded one."""
 
-    def __init__(self, cfg: Any, categories: CategorySet = CATEGORIES) -> None:
+    def __init__(self, cfg: Any, categories: CategorySet = CATEGORIES, thing_channels: str = "one") -> None:
         register_models()
         torch.manual_seed(3)
-        cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS = "one"
+        cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS = thing_channels
         self.cfg, self.categories, self.model = cfg, categories, build_model(cfg).eval()
         self.space = categories.build_semantic_space(cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS)
         with torch.no_grad():

@@ -16,9 +16,9 @@ from segkit.engine.export.detections import detect, propose
 from segkit.engine.export.graphs import Graph
 from segkit.fusion.paste import MASK_THRESHOLD
 from segkit.modeling.postprocessing.detections import scale_boxes
+from segkit.modeling.postprocessing.majority_vote import compute_distances, find_centers, resize_centers
 from segkit.modeling.postprocessing.paste import paste_each
 from segkit.modeling.postprocessing.resampling import Sizes, resize_logits
-from segkit.modeling.semantic_heads.build import compute_coarse_logits
 from segkit.runtime.resizing import resize_short_side
 from segkit.structures.graph_outputs import INSTANCES, PANOPTIC, SEMANTIC
 from segkit.structures.segment_table import read_segments
@@ -26,6 +26,7 @@ from segkit.utils.errors import ConfigError
 
 ROUNDING = 1e-3  # of probabilities, and of logits as a share of the largest: more than two runtimes differ by
 EQUAL_SCORES = 1e-5
+EQUAL_DISTANCES_PX = 0.01  # from two centers
 MAX_BOX_PX, MAX_SCORE = 0.1, 1e-3  # largest difference of equal boxes and scores
 GENERATED = (((160, 224), (160, 224), 1), ((139, 203), (180, 260), 3))  # sizes of images and results, and the batch
 SEED = 0
@@ -126,17 +127,25 @@ def _run_model(graph: Graph, batch: NDArray[np.uint8], size_hw: tuple[int, int])
 
 @torch.no_grad()
 def _find_ties(graph: Graph, batch: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.bool_]:
-    """(B, H, W): pixels of equal logits, on the edge of a mask, or of instances of equal scores, but for rounding."""
+    """(B, H, W): pixels that rounding decides: of equal logits, instances or centers, or on the edge of a mask."""
     images = torch.from_numpy(batch.copy()).to(graph.model.pixel_mean.device)
     features = graph.model.backbone(graph.preprocess(images))
     image_size = images.shape[2], images.shape[3]
     ties = torch.zeros((len(images), *size_hw), dtype=torch.bool, device=images.device)
     if hasattr(graph.model, "sem_seg_head"):
-        coarse, scale = compute_coarse_logits(graph.model.sem_seg_head, features)
+        coarse, scale = graph.compute_logits(features)
         logits = resize_logits(coarse, Sizes(image_size, size_hw, scale))
         best = logits.topk(min(2, logits.shape[1]), dim=1).values
         ties |= (best[:, 0] - best[:, -1]) <= ROUNDING * logits.abs().amax()
-    if INSTANCES in graph.tasks or PANOPTIC in graph.tasks:
+    if graph.has_centers:
+        heat, offsets_yx, center_sizes = graph.compute_centers(features, Sizes(image_size, size_hw))
+        heatmap, points_yx = resize_centers(heat, offsets_yx, center_sizes)
+        distances = compute_distances(points_yx, find_centers(heatmap, graph.model.fusion))
+        nearest = torch.full((len(images), 2, *size_hw), torch.inf, device=images.device)
+        for step in distances:
+            nearest = torch.cat([nearest, step], dim=1).topk(2, dim=1, largest=False).values
+        ties |= (nearest[:, 1] - nearest[:, 0]) <= EQUAL_DISTANCES_PX
+    elif INSTANCES in graph.tasks or PANOPTIC in graph.tasks:
         proposals = propose(graph.model.proposal_generator, features, image_size)
         detections = detect(graph.model.roi_heads, features, *proposals, image_size)
         boxes, _ = scale_boxes(detections.boxes_xyxy, image_size, size_hw)

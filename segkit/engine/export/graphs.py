@@ -20,9 +20,13 @@ from torch.nn import functional as F
 
 from segkit.engine.export.detections import detect, propose
 from segkit.fusion import FusionMethod, HeuristicFusion
-from segkit.modeling.meta_arch import PanopticRCNN
+from segkit.fusion.majority_vote import MajorityVoteFusion
+from segkit.modeling.meta_arch import PanopticDeepLab, PanopticRCNN
 from segkit.modeling.postprocessing.detections import Detections, scale_boxes
+from segkit.modeling.postprocessing.logit_fusion import SemanticChannels
+from segkit.modeling.postprocessing.majority_vote import fuse_majority_vote
 from segkit.modeling.postprocessing.panoptic import PanopticPostProcessor, runs_on_tensors
+from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors
 from segkit.modeling.postprocessing.resampling import Sizes, argmax_resized
 from segkit.modeling.semantic_heads.build import compute_coarse_logits
 from segkit.structures.graph_outputs import INSTANCES, OUTPUTS, PANOPTIC, SEMANTIC
@@ -34,6 +38,7 @@ GIVEN: dict[type[nn.Module], tuple[str, ...]] = {
     GeneralizedRCNN: (INSTANCES,),
     PanopticFPN: (SEMANTIC, INSTANCES, PANOPTIC),
     PanopticRCNN: (SEMANTIC, INSTANCES, PANOPTIC),
+    PanopticDeepLab: (SEMANTIC, PANOPTIC),
 }
 NO_CLASS = -1  # of a row without an instance
 
@@ -54,8 +59,11 @@ class Graph(nn.Module):
         side = max(model.backbone.size_divisibility, 1)
         self.multiple_hw = getattr(model, "multiple_hw", (side, side))
         self.post_processor = None
-        if PANOPTIC in tasks:
-            stuff_ids, thing_ids = getattr(model, "stuff_ids", None), getattr(model, "thing_ids", None)
+        stuff_ids, thing_ids = getattr(model, "stuff_ids", None), getattr(model, "thing_ids", None)
+        self.has_centers = isinstance(model, PanopticDeepLab)
+        if self.has_centers:
+            self.channels = SemanticChannels(channels, stuff_ids, thing_ids)
+        elif PANOPTIC in tasks:
             self.post_processor = PanopticPostProcessor(get_fusion(model), channels, stuff_ids, thing_ids)
 
     @property
@@ -77,20 +85,52 @@ class Graph(nn.Module):
         features = self.model.backbone(self.preprocess(images))
         results: dict[str, torch.Tensor] = {}
         if SEMANTIC in self.tasks or PANOPTIC in self.tasks:
-            logits, scale = compute_coarse_logits(self.model.sem_seg_head, features)
+            logits, scale = self.compute_logits(features)
             sizes = sizes._replace(scale=scale)
         if SEMANTIC in self.tasks:
             results["semantic_ids"] = argmax_resized(logits, sizes).int()
-        if INSTANCES in self.tasks or PANOPTIC in self.tasks:
+        if self.has_centers and PANOPTIC in self.tasks:
+            centers = self.compute_centers(features, sizes)
+            fused = fuse_majority_vote(logits, sizes, *centers, self.channels, self.model.fusion)
+            results.update(_build_panoptic(fused))
+        elif INSTANCES in self.tasks or PANOPTIC in self.tasks:
             proposals = propose(self.model.proposal_generator, features, sizes.image_size)
             detections = detect(self.model.roi_heads, features, *proposals, sizes.image_size)
         if INSTANCES in self.tasks:
             results.update(_build_instances(detections, sizes))
         if self.post_processor is not None:
-            fused = self.post_processor(detections, logits, sizes)
-            results["segment_ids"], results["segments"] = fused.ids, fused.table[:, :-1]
-            results["errors"] = fused.table[:, -1, 0].int()
+            results.update(_build_panoptic(self.post_processor(detections, logits, sizes)))
         return tuple(results[name] for name in self.output_names)
+
+    def compute_logits(self, features: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
+        """Run the semantic head.
+
+        Args:
+            features: of the backbone.
+
+        Returns:
+            See `compute_coarse_logits`.
+        """
+        head = self.model.sem_seg_head
+        return (
+            (head.layers(features), head.common_stride) if self.has_centers else compute_coarse_logits(head, features)
+        )
+
+    def compute_centers(
+        self, features: dict[str, torch.Tensor], sizes: Sizes
+    ) -> tuple[torch.Tensor, torch.Tensor, Sizes]:
+        """Run the center head of Panoptic-DeepLab.
+
+        Args:
+            features: of the backbone.
+            sizes: of the images and results.
+
+        Returns:
+            Heat, offsets and their sizes, see `fuse_majority_vote`.
+        """
+        head = self.model.ins_embed_head
+        heat, offsets_yx = head.layers(features)
+        return heat, offsets_yx, sizes._replace(scale=head.common_stride)
 
     def preprocess(self, images: torch.Tensor) -> torch.Tensor:
         """Normalize images, and pad them below and on the right.
@@ -122,6 +162,10 @@ def _build_instances(detections: Detections, sizes: Sizes) -> dict[str, torch.Te
         "classes": torch.where(valid, detections.class_ids, NO_CLASS).int(),
         "masks": detections.mask_probs,
     }
+
+
+def _build_panoptic(fused: FusedTensors) -> dict[str, torch.Tensor]:
+    return {"segment_ids": fused.ids, "segments": fused.table[:, :-1], "errors": fused.table[:, -1, 0].int()}
 
 
 def get_fusion(model: Any) -> FusionMethod:
@@ -173,8 +217,12 @@ def _find_obstacle(model: Any, tasks: Sequence[str]) -> str:
     """Name a part that cannot be exported; "" for none."""
     if getattr(model.backbone, "padding_constraints", {}).get("square_size", 0) > 0:
         return "the padding to squares of a fixed size (MODEL.BACKBONE)"
-    if PANOPTIC in tasks and not runs_on_tensors(get_fusion(model)):
-        return f"the fusion {type(get_fusion(model)).__name__} (MODEL.PANOPTIC.FUSION)"
+    if PANOPTIC in tasks:
+        fusion, has_centers = get_fusion(model), isinstance(model, PanopticDeepLab)
+        if not (type(fusion) is MajorityVoteFusion if has_centers else runs_on_tensors(fusion)):
+            return f"the fusion {type(fusion).__name__} (MODEL.PANOPTIC.FUSION)"
+        if has_centers:
+            return ""
     if INSTANCES not in tasks and PANOPTIC not in tasks:
         return ""
     rpn, heads = model.proposal_generator, model.roi_heads
