@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from detectron2.utils import comm
 from scipy.optimize import linear_sum_assignment
 from torch.nn import functional as F
 
@@ -156,6 +157,19 @@ def test_one_step_reads_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "tolist", lambda _: pytest.fail("a tensor was read back"))
     QueryCriterion(num_classes=CLASSES, num_points=POINTS)(draw_layers(), draw_targets(2, 3))
     assert reads == [(3, 2, QUERIES, 3)]  # layers, images, queries, objects
+
+
+def test_objects_are_averaged_over_processes(monkeypatch: pytest.MonkeyPatch, same_points: SamePoints) -> None:
+    torch.manual_seed(4)
+    layers, targets = draw_layers(1), draw_targets(2, 1)
+    criterion = QueryCriterion(num_classes=CLASSES, num_points=POINTS)
+    alone = criterion(layers, targets)
+    same_points.start_again()
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda count: count.add_(6))  # the other process has 6 objects
+    losses = criterion(layers, targets)
+    for name, scale in (("loss_class", 1), ("loss_mask", 3 / 4.5), ("loss_dice", 3 / 4.5)):
+        torch.testing.assert_close(losses[name], alone[name] * scale)
 
 
 def test_half_precision_is_computed_in_float32(same_points: SamePoints) -> None:
