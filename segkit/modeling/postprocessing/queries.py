@@ -231,4 +231,6 @@ def _compute_semantic_bands(image: QueryImage) -> Iterator[tuple[slice, torch.Te
     """Rows of the output, and their (K, rows, W) semantic scores."""
     weights = image.class_logits.float().softmax(1)[:, :-1].T
     for rows, logits in ResizedMasks(image.mask_logits, image.sizes).bands():
-        yield rows, (weights @ logits.sigmoid_().flatten(1)).unflatten(1, logits.shape[1:])
+        with torch.autocast(logits.device.type, enabled=False):  # which would round scores to half precision
+            scores = weights @ logits.sigmoid_().flatten(1)
+        yield rows, scores.unflatten(1, logits.shape[1:])

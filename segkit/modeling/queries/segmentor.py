@@ -182,7 +182,7 @@ class QuerySegmentor(nn.Module):
         for row, (size, sample) in enumerate(zip(images.image_sizes, batched_inputs, strict=True)):
             size_hw = int(sample.get("height") or size[0]), int(sample.get("width") or size[1])
             sizes = Sizes((int(size[0]), int(size[1])), size_hw, scale)
-            predictions.append(QueryImage(outputs.class_logits[row], outputs.mask_logits[row], sizes))
+            predictions.append(QueryImage(outputs.class_logits[row].detach(), outputs.mask_logits[row].detach(), sizes))
         return predictions
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:

@@ -202,6 +202,15 @@ def test_semantic_scores_equal_those_of_the_official_rules(image: QueryImage) ->
     assert torch.equal(processor.argmax_semantic(image), scores.max(0).indices)
 
 
+def test_semantic_scores_are_computed_in_float32() -> None:
+    torch.manual_seed(1)
+    image = QueryImage(torch.randn(3, 5), torch.randn(3, 8, 8), Sizes((8, 8), (8, 8)))
+    processor = QueryPostProcessor(MaskArgmaxFusion(), STUFF_IDS, THING_IDS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = processor.compute_semantic(image)
+    assert torch.equal(scores, processor.compute_semantic(image))
+
+
 def test_bands_are_small_and_make_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     masks, sizes = torch.randn(3, 10, 12), Sizes((37, 45), (60, 50), 4)

@@ -69,7 +69,6 @@ def test_in_training_it_gives_the_losses_of_all_layers() -> None:
     assert list(model.state_dict()) == ["masks", "classes", "criterion.empty_weight"]
 
 
-@torch.no_grad()
 def test_the_outputs_are_those_of_detectron2() -> None:
     for output, sample in zip(BlobSegmentor().eval()(draw_inputs()), draw_inputs(), strict=True):
         size_hw = sample["height"], sample["width"]
