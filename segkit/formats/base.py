@@ -31,6 +31,7 @@ from segkit.utils.text import abbreviate
 
 # Key of an annotation: its mask as in the COCO JSON, polygons for example.
 ORIGINAL_SEGMENTATION = "segkit.segmentation"
+SCORE = "score"  # key of an annotation that is a prediction
 
 
 @dataclass(frozen=True)
@@ -252,6 +253,21 @@ class DatasetWriter(FinishOnExit, ABC):
         """
 
 
+def check_has_things(categories: CategorySet, root: str | Path) -> None:
+    """Check that a format of things alone can hold something.
+
+    Args:
+        categories: the categories of the dataset.
+        root: folder to write to, for the message.
+
+    Raises:
+        DatasetError: no category is a thing.
+    """
+    if not categories.things:
+        problem = "expected categories with things, all are stuff"
+        raise DatasetError(problem, where=root, remedy="convert to another format")
+
+
 def compute_segment_areas(
     image: DatasetImage, segmentation: PanopticSegmentation, categories: CategorySet
 ) -> dict[int, int]:
@@ -307,32 +323,38 @@ def list_lost_scores(segments: Sequence[Segment]) -> list[str]:
     return [f"scores cannot be held: {scored} segments have one"] if scored else []
 
 
-def list_lost_annotations(annotations: Sequence[Mapping[str, Any]] | None, size_hw: tuple[int, int]) -> list[str]:
+def list_lost_annotations(
+    annotations: Sequence[Mapping[str, Any]] | None, segmentation: PanopticSegmentation
+) -> list[str]:
     """Describe what a map loses of COCO annotations: pixels under other masks, and further keys.
 
-    A pixel in n masks counts n - 1 times. Pixels are counted in run lengths: no mask is decoded.
+    A pixel in n masks counts n - 1 times. Pixels are counted in run lengths: no mask is decoded. Scores are no loss of
+    the annotations if the segments have them too.
 
     Args:
         annotations: COCO annotations of one image, or None.
-        size_hw: (height, width) in pixels.
+        segmentation: of the image.
 
     Returns:
         Up to two lines.
     """
+    size_hw = segmentation.runs.size_hw
     masks = [segmentation_to_rle(annotation["segmentation"], size_hw) for annotation in annotations or ()]
     hidden_px = sum(compute_areas_px(masks)) - sum(compute_areas_px([coco_mask.merge(masks)] if masks else []))
     pixels = [f"annotations: {hidden_px} pixels under other masks cannot be held"] if hidden_px else []
-    return [*list_lost_keys(annotations), *pixels]
+    held = (SCORE,) if any(s.score is not None for s in segmentation.segments) else ()
+    return [*list_lost_keys(annotations, held), *pixels]
 
 
-def list_lost_keys(annotations: Sequence[Mapping[str, Any]] | None) -> list[str]:
-    """Describe the keys of COCO annotations that no other format has.
+def list_lost_keys(annotations: Sequence[Mapping[str, Any]] | None, held: Sequence[str] = ()) -> list[str]:
+    """Describe the keys of COCO annotations that a format does not hold.
 
     Args:
         annotations: COCO annotations of one image, or None.
+        held: keys that it holds besides those that all formats have.
 
     Returns:
         One line, or none without such keys.
     """
-    extra_keys = sorted(set[str]().union(*annotations or ()) - ANNOTATION_KEYS)
+    extra_keys = sorted(set[str]().union(*annotations or ()) - ANNOTATION_KEYS - {*held})
     return [f"annotations: the keys {abbreviate(extra_keys)} cannot be held"] if extra_keys else []

@@ -13,7 +13,7 @@ import numpy as np
 from segkit.formats import base, image_files
 from segkit.formats.base import WITH_SCORES, DatasetImage, DatasetWriter
 from segkit.formats.outlines import Points, trace_rings
-from segkit.formats.regions import Region, iterate_regions, list_lost_keys_but_scores
+from segkit.formats.regions import Region, iterate_regions
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.files import dump_json
 from segkit.utils.json_fields import Entry
@@ -60,7 +60,7 @@ class GeoJsonWriter(DatasetWriter):
         dump_json(self.root / f"{name}{SUFFIX}", content)
         self._names.add(name)
         losses = base.list_empty_segments(segmentation.segments, areas_px)
-        return [*losses, *list_lost_keys_but_scores(annotations)]
+        return [*losses, *base.list_lost_keys(annotations, (base.SCORE,))]
 
     def _build_feature(self, region: Region) -> Entry:
         category = self.categories[region.category_id]

@@ -46,7 +46,7 @@ class LabelFilesWriter(DatasetWriter):
         losses = self._write(image, name, segmentation, areas_px)
         self._names[name] = None
         losses += base.list_lost_scores(segmentation.segments)
-        return losses + base.list_lost_annotations(annotations, image.size_hw)
+        return losses + base.list_lost_annotations(annotations, segmentation)
 
     def image_path(self, image: DatasetImage) -> Path:
         """See base class."""

@@ -10,11 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from segkit.formats.base import list_lost_keys
+from segkit.formats.base import SCORE
 from segkit.structures import PanopticSegmentation, segmentation_to_rle
-from segkit.utils.json_fields import other_keys
-
-SCORE = "score"
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,15 +76,3 @@ def iterate_regions(
         if crop.any():
             iscrowd = bool(annotation.get("iscrowd", 0))
             yield Region(annotation["category_id"], True, iscrowd, annotation.get(SCORE), crop, (left, top))
-
-
-def list_lost_keys_but_scores(annotations: Sequence[Mapping[str, Any]] | None) -> list[str]:
-    """Describe the keys of COCO annotations that a format with scores does not hold.
-
-    Args:
-        annotations: COCO annotations of one image, or None.
-
-    Returns:
-        One line, or none without such keys.
-    """
-    return list_lost_keys([other_keys(annotation, (SCORE,)) for annotation in annotations or ()])

@@ -23,7 +23,7 @@ from segkit.formats.cityscapes.results import write_results
 from segkit.formats.cityscapes.writer import CityscapesWriter, list_merged_segments
 from segkit.formats.coco import PanopticWriter
 from segkit.formats.derive import relabel
-from segkit.formats.regions import iterate_regions, list_lost_keys_but_scores
+from segkit.formats.regions import iterate_regions
 from segkit.structures import CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError
 from segkit.utils.json_fields import Location
@@ -84,7 +84,7 @@ class CityscapesSubmissionWriter(CityscapesWriter):
             self._panoptic.add(name, f"{name}_panoptic.png", _number(labelled, values))
             losses += list_merged_segments(labelled.segments, values, areas_px)
         self._names[name] = None
-        return [*losses, *list_lost_keys_but_scores(annotations)]
+        return [*losses, *base.list_lost_keys(annotations, (base.SCORE,))]
 
     def finish(self) -> None:
         """Write the panoptic JSON and the archives."""

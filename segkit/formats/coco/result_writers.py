@@ -49,9 +49,7 @@ class CocoResultsWriter(DatasetWriter):
 
     def __init__(self, root: str | Path, categories: CategorySet, *, polygons: bool = False) -> None:
         super().__init__(root, categories)
-        if not categories.things:
-            problem = "expected categories with things, all are stuff"
-            raise DatasetError(problem, where=root, remedy="convert to another format")
+        base.check_has_things(categories, root)
         self._polygons = polygons
         self._images: dict[Any, Entry] = {}
         self.results: list[Entry] = []
@@ -115,8 +113,7 @@ def list_results(
     ]
     crowds = len(things) - len(results)
     losses = [f"{crowds} crowds cannot be held"] if crowds else []
-    others = [{key: value for key, value in thing.items() if key != "score"} for thing in annotations or ()]
-    return results, [*losses, *base.list_lost_keys(others)]
+    return results, [*losses, *base.list_lost_keys(annotations, (base.SCORE,))]
 
 
 class PanopticPredictionsWriter(CocoPanopticWriter):
@@ -186,7 +183,7 @@ class CocoSubmissionWriter(DatasetWriter):
         self._panoptic.add(image.image_id, image.file_name, segmentation)
         losses = base.list_empty_segments(segmentation.segments, areas_px)
         losses += base.list_lost_scores(segmentation.segments)
-        return [*losses, *base.list_lost_annotations(annotations, image.size_hw)]
+        return [*losses, *base.list_lost_annotations(annotations, segmentation)]
 
     def finish(self) -> None:
         """See base class."""

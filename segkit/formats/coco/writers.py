@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from segkit.formats import base
 from segkit.formats.base import (
     ANNOTATION_KEYS,
     ORIGINAL_SEGMENTATION,
@@ -59,7 +60,7 @@ class PanopticFilesWriter(DatasetWriter):
         extra, losses = _split_extras(image.extra, "the image")
         self._writer.add(image.image_id, image.file_name, segmentation, extra)
         losses += list_empty_segments(segmentation.segments, areas_px)
-        return [*losses, *list_lost_annotations(annotations, image.size_hw)]
+        return [*losses, *list_lost_annotations(annotations, segmentation)]
 
     def finish(self) -> None:
         """See base class."""
@@ -94,9 +95,7 @@ class CocoInstancesWriter(DatasetWriter):
 
     def __init__(self, root: str | Path, categories: CategorySet) -> None:
         super().__init__(root, categories)
-        if not categories.things:
-            problem = "expected categories with things, all are stuff"
-            raise DatasetError(problem, where=root, remedy="convert to another format")
+        base.check_has_things(categories, root)
         self.path = self.root / "instances.json"
         self._images: dict[Any, dict[str, Any]] = {}
         self._annotations: list[dict[str, Any]] = []

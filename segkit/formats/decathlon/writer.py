@@ -90,7 +90,7 @@ class DecathlonWriter(DatasetWriter):
         losses += [f"void: {void_px} pixels become label 0"] if void_px else []
         losses += base.list_empty_segments(segmentation.segments, areas_px)
         losses += base.list_lost_scores(segmentation.segments)
-        return [*losses, *base.list_lost_annotations(annotations, image.size_hw)]
+        return [*losses, *base.list_lost_annotations(annotations, segmentation)]
 
     def finish(self) -> None:
         """Write the volumes that lack slices, or raise DatasetError."""

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats import png
+from segkit.formats import base, png
 from segkit.formats.bands import RGB
 from segkit.formats.base import DatasetImage, UnfitImageError
 from segkit.formats.derive import relabel
@@ -154,7 +154,7 @@ class InstanceMapWriter(LabelFilesWriter):
         background: Name of the stuff category that 0 stands for; if no category has it, 0 stands for void.
 
     Raises:
-        DatasetError: No thing has the name, or a folder is outside root.
+        DatasetError: There are no things, none has the name, or a folder is outside root.
         ConfigError: Both folders are the same.
     """
 
@@ -170,10 +170,10 @@ class InstanceMapWriter(LabelFilesWriter):
     ) -> None:
         super().__init__(root, categories)
         self.image_root, self._label_root = resolve_folders(self.root, images, labels)
+        base.check_has_things(categories, root)
         things = {c.name: c.category_id for c in categories.things}
-        if not things or (thing is not None and thing not in things):
-            got = abbreviate(things) or "none"
-            problem = f"expected a thing category{f' {thing!r}' if thing else ''}, got {got}"
+        if thing is not None and thing not in things:
+            problem = f"expected a thing category {thing!r}, got {abbreviate(things)}"
             raise DatasetError(problem, where=root, remedy=suggest(thing, things))
         self._thing_id = categories.things[0].category_id if thing is None else things[thing]
         self._background_id = {c.name: c.category_id for c in categories.stuff}.get(background)

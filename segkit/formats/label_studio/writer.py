@@ -12,7 +12,7 @@ from segkit.formats.base import WITH_SCORES, DatasetImage, DatasetWriter
 from segkit.formats.image_files import build_image_path
 from segkit.formats.label_studio.brush import encode_brush
 from segkit.formats.outlines import join_pieces, trace_rings
-from segkit.formats.regions import Region, iterate_regions, list_lost_keys_but_scores
+from segkit.formats.regions import Region, iterate_regions
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import dump_json, replacing
@@ -96,7 +96,7 @@ class LabelStudioWriter(DatasetWriter):
         crowds = sum(region.iscrowd for region in regions)
         losses = [f"{crowds} crowds are objects"] if crowds else []
         losses += base.list_empty_segments(segmentation.segments, areas_px)
-        return [*losses, *list_lost_keys_but_scores(annotations)]
+        return [*losses, *base.list_lost_keys(annotations, (base.SCORE,))]
 
     def finish(self) -> None:
         """See base class."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from segkit.formats import base
 from segkit.formats.base import DatasetImage, UnfitImageError
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import LabelFilesWriter
@@ -53,6 +54,7 @@ class VOCWriter(LabelFilesWriter):
         if type(border_px) is not int or border_px < 0:
             raise ValueError(f"border_px must be an integer of at least 0, got {border_px!r}")
         super().__init__(root, categories, reader.IMAGES)
+        base.check_has_things(categories, root)
         self.border_px = border_px
         self._set_path = reader.get_set_path(self.root, split)
         classes = reader.build_categories([c.name for c in categories.things], True, "categories")

@@ -15,7 +15,6 @@ from segkit.formats.yolo.dataset_file import DATA_FILE, IMAGES, SPLITS, get_labe
 from segkit.formats.yolo.labels import format_outline
 from segkit.formats.yolo.outlines import build_outline
 from segkit.structures import CategorySet, PanopticSegmentation
-from segkit.utils.errors import DatasetError
 from segkit.utils.files import replacing
 
 
@@ -47,9 +46,7 @@ class YoloWriter(DatasetWriter):
         if val_share is not None:
             check_split(None, val_share)
         super().__init__(root, categories)
-        if not categories.things:
-            problem = "expected categories with things, all are stuff"
-            raise DatasetError(problem, where=root, remedy="convert to another format")
+        base.check_has_things(categories, root)
         self._split, self._val_share = split, val_share
         self._names: set[str] = set()
 

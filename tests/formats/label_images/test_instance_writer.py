@@ -115,7 +115,7 @@ def test_invalid_arguments_raise_an_error(tmp_path: Path) -> None:
         writer.add(DatasetImage(2, "x.jpg", size_hw), segmentation)
     with pytest.raises(DatasetError, match="expected a thing category 'dog', got 'person', 'cat'"):
         InstanceMapWriter(tmp_path, CATEGORIES, thing="dog")
-    with pytest.raises(DatasetError, match="expected a thing category, got none"):
+    with pytest.raises(DatasetError, match="expected categories with things, all are stuff"):
         InstanceMapWriter(tmp_path, CategorySet(CATEGORIES.stuff))
     for folder in ("..", "/tmp", "../labels", ""):
         for options in ({"images": folder}, {"labels": folder}):

@@ -245,7 +245,7 @@ def test_a_folder_with_labels_of_other_classes_raises_a_dataset_error(tmp_path: 
 @pytest.mark.parametrize(
     ("categories", "message"),
     [
-        (CategorySet([Category(1, "sky", False, (0, 0, 0))]), "categories: expected 1 to 254 classes, got 0"),
+        (CategorySet([Category(1, "sky", False, (0, 0, 0))]), "expected categories with things, all are stuff"),
         (CategorySet([Category(i, str(i), True, (0, 0, 0)) for i in range(255)]), "1 to 254 classes, got 255"),
         (CategorySet([Category(1, "background", True, (0, 0, 0))]), "and no background"),
         (CategorySet([Category(1, "a\nb", True, (0, 0, 0))]), "each one line"),
