@@ -76,7 +76,8 @@ def _convert(args: argparse.Namespace) -> int:
     from segkit.formats.registry import add_prediction_options, check_writer, open_reader, open_writer
 
     check_writer(args.to)
-    options = add_prediction_options(args.format, arguments.get_dataset_options(args), args.to)
+    given = arguments.get_dataset_options(args)  # first: it finds the format
+    options = add_prediction_options(args.format, given, args.to)
     for name in ("root", "masks", "images"):
         if name in options and arguments.is_within(args.output, options[name]):
             raise ConfigError(f"--output {args.output} is within --{name}", remedy="name a folder outside the dataset")

@@ -16,6 +16,7 @@ from segkit.formats import coco
 from segkit.formats.image_files import strip_suffix
 from segkit.formats.image_io import IMAGE_SUFFIXES, TIFF_SUFFIXES
 from segkit.formats.registry import READERS, get_options
+from segkit.formats.runs import RunReader, find_run
 from segkit.utils.errors import ConfigError, DatasetError
 
 ADE20K_JSONS = "ade20k_panoptic_*.json"
@@ -25,7 +26,8 @@ FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.){1,1000}")')
 LOOKED_FOR = (
     "COCO's JSON (coco-panoptic, coco-instances), masks/ and categories.json (two-channel-png), gtFine/ (cityscapes), "
     "SegmentationClass/ (voc), annotations/training/ (ade20k), imagesTr/ (decathlon, nnunet), data.yaml or "
-    "labels/*.txt (yolo), images/ and labels/ (instance-maps, semantic-maps), a JSON beside each image (labelme)"
+    "labels/*.txt (yolo), images/ and labels/ (instance-maps, semantic-maps), a JSON beside each image (labelme), "
+    "predict.json or inference/ (run)"
 )
 
 
@@ -82,6 +84,9 @@ def _list_detections(place: Path, options: Mapping[str, Any]) -> Iterator[Detect
             yield Detection("yolo", options, place.name)
         else:
             yield from _detect_coco(place, options)
+        return
+    if os.path.isdir(place) and (evidence := find_run(place)):  # whose JSONs look like those of datasets
+        yield Detection(RunReader.format, options, evidence)
         return
     for format_name, detect in ROOT_SIGNS.items():
         if os.path.isdir(place) and (evidence := detect(place)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,6 +25,9 @@ from segkit.utils.text import abbreviate
 PANOPTIC, INSTANCES, LABELS = "panoptic.json", "instances.json", "labels/classes.json"  # of `segkit predict`
 SEMANTIC = "semantic.json"  # beside the folder of LABELS: the images with their ids, and the PNG of each
 RESULTS, GROUND_TRUTH = "coco_instances_results.json", "instances_gt.json"  # of an evaluation, which has PANOPTIC too
+PREDICTIONS = (PANOPTIC, INSTANCES, LABELS, RESULTS)
+RUN = "predict.json"  # what `segkit predict` writes first
+EVALUATIONS = "inference"  # folder of an OUTPUT_DIR
 NO_IMAGES = "give the folder of the images that were predicted (--images), or leave them out (--skip-images)"
 
 
@@ -92,6 +95,21 @@ class RunReader(DatasetReader):
         if not self._has_images:
             raise DatasetError("a folder of predictions holds no images", where=self.root, remedy=NO_IMAGES)
         return super().read_image(image)
+
+
+def find_run(root: Path) -> str:
+    """Find what shows that a folder holds predictions of segkit, and not a dataset.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        The name of a file or folder in it that only runs have, or "".
+    """
+    if root.resolve().parent.name == EVALUATIONS and _has_predictions(root):
+        return next(name for name in PREDICTIONS if os.path.isfile(root / name))
+    names = [RUN, RESULTS, SEMANTIC, *(f"{EVALUATIONS}/{folder.name}" for folder in _list_evaluations(root))]
+    return next((name for name in names if os.path.exists(root / name)), "")
 
 
 class _SemanticReader(DatasetReader):
@@ -162,18 +180,27 @@ def _read_semantic_table(path: Path, pngs: Path, images: Path) -> tuple[dict[Ima
 
 def _find_folder(root: Path) -> Path:
     """The folder itself, or its only evaluation."""
-    folders: Sequence[Path] = [root, *sorted(root.glob("inference/*"))]
-    found = [
-        folder for folder in folders if any(os.path.isfile(folder / n) for n in (PANOPTIC, INSTANCES, LABELS, RESULTS))
-    ]
-    if len(found) == 1 or root in found:
-        return found[0]
-    if found:
-        names = abbreviate(folder.name for folder in found)
-        problem = f"expected one evaluation, got {names}"
-        raise DatasetError(problem, where=root / "inference", remedy=f"name one of them, {found[0]} for example")
-    expected = f"{PANOPTIC}, {INSTANCES}, {RESULTS} or {LABELS}"
-    raise DatasetError(f"expected {expected}, found none", where=root, remedy="give the output of `segkit predict`")
+    if _has_predictions(root):
+        return root
+    folders = _list_evaluations(root)
+    if len(folders) > 1:
+        problem = f"expected one evaluation, got {abbreviate(folder.name for folder in folders)}"
+        raise DatasetError(problem, where=root / EVALUATIONS, remedy=f"name one of them, {folders[0]} for example")
+    if not folders:
+        problem = f"expected {PANOPTIC}, {INSTANCES}, {RESULTS} or {LABELS}, found none"
+        remedy = "give the output of `segkit predict`"
+        if os.path.isfile(root / RUN):
+            remedy = "run `segkit predict` to its end, and let it write masks and json (--save)"
+        raise DatasetError(problem, where=root, remedy=remedy)
+    return folders[0]
+
+
+def _list_evaluations(root: Path) -> list[Path]:
+    return [folder for folder in sorted(root.glob(f"{EVALUATIONS}/*")) if _has_predictions(folder)]
+
+
+def _has_predictions(folder: Path) -> bool:
+    return any(os.path.isfile(folder / name) for name in PREDICTIONS)
 
 
 def _find_results(folder: Path, dataset: str | Path | None) -> tuple[Path, Path | None] | None:

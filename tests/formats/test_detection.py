@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from segkit.cli.main import main
 from segkit.curation.convert import convert
 from segkit.formats.detection import ROOT_SIGNS, detect_format
 from segkit.formats.registry import READERS, open_reader, open_writer
 from segkit.utils.errors import ConfigError
+from tests.helpers import predicted_run
 from tests.helpers.one_image import CATEGORIES, write_panoptic
 
 
@@ -111,6 +113,37 @@ def test_results_are_a_list(tmp_path: Path) -> None:
     assert detect_format({"json": str(tmp_path / "r.json"), "dataset": "d.json"}).format_name == "coco-results"
 
 
+@pytest.mark.parametrize(
+    ("names", "evidence"),
+    [
+        (["predict.json", "panoptic.json", "instances.json"], "predict.json"),
+        (["inference/a/coco_instances_results.json", "inference/b/panoptic.json"], "inference/a"),
+        (["semantic.json", "labels/classes.json", "labels/a.png"], "semantic.json"),
+        (["coco_instances_results.json"], "coco_instances_results.json"),
+    ],
+)
+def test_runs_are_detected_before_their_files(tmp_path: Path, names: list[str], evidence: str) -> None:
+    make(tmp_path, *names, text='{"images": [], "annotations": [{"segments_info": []}], "categories": []}')
+    detection = detect_format({"root": str(tmp_path), "images": "photos"})
+    assert (detection.format_name, detection.evidence) == ("run", evidence)
+    assert detection.options == {"root": str(tmp_path), "images": "photos"}
+
+
+def test_an_evaluation_is_a_run_and_its_json_is_not(tmp_path: Path) -> None:
+    root = predicted_run.write_run(tmp_path / "inference/val")
+    assert detect_format({"root": str(root)}).format_name == "run"
+    assert detect_format({"json": str(root / "panoptic.json")}).format_name == "coco-panoptic"
+
+
+def test_a_detected_run_is_converted_with_its_scores(tmp_path: Path) -> None:
+    root = predicted_run.write_run(tmp_path / "run")
+    make(root, "predict.json", text="{}")
+    command = ["data", "convert", "--from", "auto", "--root", str(root), "--to", "coco-results", "--skip-images"]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 0
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert sorted(result["score"] for result in results) == [0.125, 0.25, 0.75]
+
+
 def test_nothing_is_detected(tmp_path: Path) -> None:
     make(tmp_path, "a.jpg", "b.json", "c/d.txt")
     make(tmp_path, "e.json", text="[1, 2]")
@@ -125,6 +158,6 @@ def test_nothing_is_detected(tmp_path: Path) -> None:
 def test_the_message_names_every_format_that_is_looked_for(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         detect_format({"root": str(tmp_path)})
-    formats = {"coco-panoptic", "coco-instances", *ROOT_SIGNS}
+    formats = {"coco-panoptic", "coco-instances", "run", *ROOT_SIGNS}
     assert formats <= {*READERS}
     assert [name for name in formats if name not in str(error.value)] == []

@@ -89,6 +89,9 @@ def test_classes_alone_are_stuff(tmp_path: Path) -> None:
 def test_folders_without_one_prediction_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"expected panoptic.json, instances.json, .*, found none; give the output"):
         RunReader(tmp_path)
+    (tmp_path / "predict.json").write_text("{}")
+    with pytest.raises(DatasetError, match=r"found none; run `segkit predict` to its end, .* \(--save\)"):
+        RunReader(tmp_path)
     for name in ("first", "second"):
         predicted_run.write_evaluation(tmp_path / "inference" / name)
     with pytest.raises(DatasetError, match="expected one evaluation, got 'first', 'second'; name one of them"):
