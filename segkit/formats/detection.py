@@ -22,12 +22,13 @@ from segkit.utils.errors import ConfigError, DatasetError
 ADE20K_JSONS = "ade20k_panoptic_*.json"
 MAX_JSONS = 100  # of a folder that are looked into
 MAX_NAMES = 20  # of images that are looked for
+KEYS = ("images", "annotations", "segments_info", "category_id", "video_id")  # that tell JSONs apart
 FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.){1,1000}")')
 LOOKED_FOR = (
-    "COCO's JSON (coco-panoptic, coco-instances), masks/ and categories.json (two-channel-png), gtFine/ (cityscapes), "
-    "SegmentationClass/ (voc), annotations/training/ (ade20k), imagesTr/ (decathlon, nnunet), data.yaml or "
-    "labels/*.txt (yolo), images/ and labels/ (instance-maps, semantic-maps), a JSON beside each image (labelme), "
-    "predict.json or inference/ (run)"
+    "COCO's JSON (coco-panoptic, coco-instances), VIPSeg's (vipseg), masks/ and categories.json (two-channel-png), "
+    "gtFine/ (cityscapes), SegmentationClass/ (voc), annotations/training/ (ade20k), imagesTr/ (decathlon, nnunet), "
+    "data.yaml or labels/*.txt (yolo), images/ and labels/ (instance-maps, semantic-maps), a JSON beside each image "
+    "(labelme), predict.json or inference/ (run)"
 )
 
 
@@ -122,13 +123,14 @@ def _detect_coco(path: Path, options: Mapping[str, Any]) -> Iterator[Detection]:
         folders = (folder for folder in coco.list_places(path) if any(_is_file(folder / png) for png in pngs))
         given["masks"] = str(next(folders, path.with_suffix("")))
     masks = Path(given["masks"]) if "masks" in given else None
-    for name in () if "images" in given else names:
+    for name in () if "images" in given or kind == "vipseg" else names:
         try:
             given["images"] = str(coco.find_image_root(path, [name], masks))
             break
         except (DatasetError, OSError, ValueError):
             continue
-    given.setdefault("images", str(path.parent / "images"))
+    if kind != "vipseg":  # whose reader knows its folders
+        given.setdefault("images", str(path.parent / "images"))
     yield Detection(kind, given, path.name)
 
 
@@ -137,12 +139,18 @@ def _inspect_json(path: Path) -> tuple[str, list[str]]:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             first = content[:100].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-            keys = {key for key in ("images", "annotations", "segments_info", "category_id") if _has_key(content, key)}
+            keys = {
+                key
+                for key in ("images", "annotations", "segments_info", "category_id", "video_id")
+                if _has_key(content, key)
+            }
             names = [json.loads(match[1]) for match in islice(FILE_NAME.finditer(content), MAX_NAMES)]
     except (OSError, ValueError):  # an empty file, say
         return "", []
     if first == b"[" and "category_id" in keys:
         return "coco-results", names
+    if first == b"{" and {"annotations", "segments_info", "video_id"} <= keys:
+        return "vipseg", names
     if first != b"{" or not {"images", "annotations"} <= keys:
         return "", names
     return "coco-panoptic" if "segments_info" in keys else "coco-instances", names

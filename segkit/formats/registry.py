@@ -17,6 +17,7 @@ from segkit.formats import (
     label_studio,
     labelme,
     runs,
+    vipseg,
     voc,
     yolo,
 )
@@ -44,6 +45,7 @@ READERS: dict[str, type[DatasetReader]] = {
         coco.CocoResultsReader,
         coco.PanopticPredictionsReader,
         runs.RunReader,
+        vipseg.VipsegReader,
     )
 }
 WRITERS: dict[str, Callable[..., DatasetWriter]] = {
@@ -66,6 +68,7 @@ WRITERS: dict[str, Callable[..., DatasetWriter]] = {
     "cityscapes-submission": cityscapes.CityscapesSubmissionWriter,
     "decathlon": decathlon.DecathlonWriter,
     "label-studio": label_studio.LabelStudioWriter,
+    "vipseg": vipseg.VipsegWriter,
 }
 
 REQUIRED = inspect.Parameter.empty  # the default of an option that has none

@@ -13,7 +13,6 @@ from segkit.metrics import VideoPanopticQuality
 from segkit.metrics.video_panoptic_quality import WINDOWS, VideoOverlaps, compute_video_overlaps
 from segkit.scoring.panoptic import report_unmatched
 from segkit.structures import ImageId, PanopticSegmentation
-from segkit.utils.errors import DatasetError
 from segkit.utils.file_names import FolderNames
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
 from segkit.utils.process_pool import EVERYTHING, Progress, Shard, map_and_collect_errors
@@ -65,9 +64,9 @@ def score_videos(
         _report_unmatched(errors, ground_truth.videos, predictions, allow_missing, allow_extra)
     gt_root = pred_root = Path()
     with errors.guard():
-        gt_root = _find_folder(gt_json, gt_folder, vipseg.GT_FOLDER, "--gt-folder")
+        gt_root = vipseg.find_png_folder(gt_json, gt_folder, [vipseg.GT_FOLDER], "--gt-folder")
     with errors.guard():
-        pred_root = _find_folder(pred_json, pred_folder, vipseg.PRED_FOLDER, "--pred-folder")
+        pred_root = vipseg.find_png_folder(pred_json, pred_folder, [vipseg.PRED_FOLDER], "--pred-folder")
     errors.check()
     gt_pngs, pred_pngs = FolderNames(gt_root), FolderNames(pred_root)
 
@@ -126,10 +125,3 @@ def _report_unmatched(
         () if allow_extra else [name for name in pred_frames if name not in gt_frames],
     )
     report_unmatched(errors, path, len(gt_frames), *frames, what="frames", **remedies)
-
-
-def _find_folder(json_path: str | Path, folder: str | Path | None, name: str, option: str) -> Path:
-    place = Path(json_path).parent / name if folder is None else Path(folder)
-    if not place.is_dir():
-        raise DatasetError("no such folder of PNGs", where=place, remedy=f"name the folder ({option})")
-    return place

@@ -12,7 +12,12 @@ from tests.helpers import saved_heads
 pytest.importorskip("resource", reason="needs a limit on the size of files")
 from tests.helpers.full_disk import check_full_disk
 
-OTHER_SCENES = {"cityscapes", "cityscapes-submission", "decathlon"}  # classes or slices that toy scenes are not
+OTHER_SCENES = {
+    "cityscapes",
+    "cityscapes-submission",
+    "decathlon",
+    "vipseg",
+}  # classes, slices or frames that toy scenes are not
 
 
 @pytest.mark.parametrize("to", sorted({*WRITERS} - OTHER_SCENES))

@@ -118,7 +118,8 @@ def stem(name: str | Path) -> str:
 @pytest.mark.parametrize("to", FORMATS)
 def test_empty_predictions_are_written_empty(to: str, tmp_path: Path) -> None:
     names = [f"a_{n:06d}_000000" if to.startswith("cityscapes") else f"{VOLUME}_{n:03d}" for n in range(DEPTH)]
-    write_run(tmp_path / "in", {f"{name}.png": number for number, name in enumerate(names, 1)}, [PERSON, SKY])
+    folder = "v 1/" if to == "vipseg" else ""
+    write_run(tmp_path / "in", {f"{folder}{name}.png": number for number, name in enumerate(names, 1)}, [PERSON, SKY])
     for source in SOURCES:
         assert convert(tmp_path / "in", source, to, tmp_path / source) == 0
         counts = count_persons(to, tmp_path / source)
@@ -130,7 +131,7 @@ def test_predictions_of_stuff_alone_are_written_or_refused(
     to: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = "a_000000_000001" if to.startswith("cityscapes") else f"{VOLUME}_000"
-    write_run(tmp_path, {f"{name}.png": 1}, [SKY])
+    write_run(tmp_path, {f"{'v/' if to == 'vipseg' else ''}{name}.png": 1}, [SKY])
     code = convert(tmp_path, "run", to, tmp_path / "out")
     if to in OF_THINGS:
         assert capsys.readouterr().err == f"segkit data: {OF_THINGS_ALONE.format(tmp_path / 'out')}\n"
@@ -163,6 +164,10 @@ WRITTEN: dict[str, tuple[dict[str, int], list[str]]] = {
     "cvat-masks": ({name: count for name, count in FOLDERS.items() if count > 1}, [LINE]),
     "cvat-panoptic": (PNGS, []),
     "decathlon": ({f"{VOLUME}_{n:03d}": n + 1 for n in range(4)}, []),
+    "vipseg": (
+        {name: count for name, count in FOLDERS.items() if "/" in name},
+        ["image 'é/1': expected a file_name VIDEO/FRAME, got ' a b .png'"],
+    ),
     "voc": ({name: count for name, count in FOLDERS.items() if count > 1}, [LINE]),
 }
 

@@ -158,6 +158,6 @@ def test_nothing_is_detected(tmp_path: Path) -> None:
 def test_the_message_names_every_format_that_is_looked_for(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         detect_format({"root": str(tmp_path)})
-    formats = {"coco-panoptic", "coco-instances", "run", *ROOT_SIGNS}
+    formats = {"coco-panoptic", "coco-instances", "vipseg", "run", *ROOT_SIGNS}
     assert formats <= {*READERS}
     assert [name for name in formats if name not in str(error.value)] == []

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkit.formats import vipseg
-from segkit.structures import CategorySet
+from segkit.cli.main import main
+from segkit.formats import png, vipseg
+from segkit.formats.base import DatasetImage, UnfitImageError
+from segkit.formats.detection import detect_format
+from segkit.formats.registry import open_reader
+from segkit.structures import CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from segkit.utils.file_names import FolderNames
 from tests.helpers.panoptic_scenes import CAR, CATEGORIES, DOG, SKY, panoptic
@@ -127,3 +131,77 @@ def test_the_writer_refuses_unknown_categories_and_leaves_no_json_on_errors(tmp_
     ):
         w.add("a", "0.png", FRAMES["b/00000005.jpg"])
     assert not [*tmp_path.iterdir()]
+
+
+def write_tree(root, image_suffix=".jpg"):
+    """Two videos in VIPSeg's tree, with images."""
+    gt_json, _ = vipseg_tree(root, {"a": CLIP, "b é": CLIP}, {})
+    for video in ("a", "b é"):
+        for name in CLIP:
+            path = root / "VIPSeg/imgs" / video / f"{name}{image_suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 2), (9, 99, 200)).save(path)
+    return gt_json
+
+
+def test_frames_are_the_images_of_a_dataset(tmp_path):
+    reader = vipseg.VipsegReader(write_tree(tmp_path))
+    assert [image.image_id for image in reader.images] == [f"{v}/{n}" for v in ("a", "b é") for n in CLIP]
+    assert {(image.size_hw, image.file_name.endswith(".jpg")) for image in reader.images} == {((2, 4), True)}
+    segmentation = reader.read_segmentation(reader.images[5])
+    assert segmentation.segment_ids.tolist() == [[1] * 4, [2] * 4]
+    assert [(s.category_id, s.isthing, s.area_px) for s in segmentation.segments] == [(CAR, True, 4), (SKY, False, 4)]
+    assert reader.read_image(reader.images[5]).shape == (2, 4, 3)
+
+
+def test_videos_are_converted_checked_and_viewed(tmp_path, capsys):
+    gt_json, out = write_tree(tmp_path, ".png"), tmp_path / "out"
+    command = ["data", "convert", "--from", "auto", "--json", str(gt_json), "--to", "vipseg"]
+    assert main([*command, "--output", str(out)]) == 0
+    assert "format: vipseg (panoptic_gt_VIPSeg_val.json)" in capsys.readouterr().out
+    detection = detect_format({"root": str(out)})
+    assert detection.format_name == "vipseg"
+    copy, reader = open_reader("vipseg", detection.options), vipseg.VipsegReader(gt_json)
+    assert (copy.images, copy.categories) == (reader.images, reader.categories)
+    for image in reader.images:
+        given, written = reader.read_segmentation(image), copy.read_segmentation(image)
+        assert (written.segment_ids == given.segment_ids).all()
+        assert written.segments == given.segments
+        assert (copy.read_image(image) == reader.read_image(image)).all()
+    copies = ["--pred", str(out / "panoptic_gt_VIPSeg_train.json"), "--pred-folder", str(out / "panomasksRGB")]
+    assert main(["evaluate", "video", "--gt", str(gt_json), *copies]) == 0
+    dataset = ["--format", "vipseg", "--json", str(gt_json)]
+    assert main(["data", "view", *dataset, "--output", str(tmp_path / "view.png")]) == 0
+    (tmp_path / "VIPSeg/panomasksRGB/a/00000006.png").unlink()
+    png.write(tmp_path / "VIPSeg/panomasksRGB/a/00000007.png", np.full((2, 4, 3), 3, np.uint8))
+    assert main(["data", "check", *dataset, "--workers", "1"]) == 1
+    printed = capsys.readouterr().out
+    assert "error png-missing (1)" in printed
+    assert "the PNG has segment ids that the JSON lacks: 197379" in printed  # 3 + 3 * 256 + 3 * 65536
+
+
+def test_predictions_keep_their_scores(tmp_path):
+    with vipseg.VideoWriter(tmp_path, CATEGORIES) as writer:
+        segments = (Segment(7, CAR, True, 2, score=0.25),)
+        writer.add("v", "0.png", PanopticSegmentation(np.array([[7, 7, 0]], np.int32), segments))
+    reader = vipseg.VipsegReader(tmp_path / "pred.json")
+    assert reader.read_segmentation(reader.images[0]).segments == segments
+    with pytest.raises(DatasetError, match=r"imgs/v/0\.png"):
+        reader.read_image(reader.images[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "category", "message"),
+    [
+        ("x.png", CAR, "expected a file_name VIDEO/FRAME, got 'x.png'"),
+        ("v/w/x.png", CAR, "expected a file_name VIDEO/FRAME, got 'v/w/x.png'"),
+        ("v/0.jpg", CAR, "a frame named v/0 was added before"),
+        ("v/1.png", DOG, f"segment 300 has category {DOG}, and {CAR} in an earlier frame"),
+    ],
+)
+def test_images_that_are_no_frames_are_left_out(tmp_path, name, category, message):
+    with vipseg.VipsegWriter(tmp_path, CATEGORIES) as writer:
+        writer.add(DatasetImage(1, "v/0.png", (1, 3)), FRAMES["b/00000005.jpg"])
+        with pytest.raises(UnfitImageError, match=message):
+            writer.add(DatasetImage(2, name, (1, 3)), panoptic([[300, 300, 0]], s300=category))
+    assert [*tmp_path.rglob("*.png")] == [tmp_path / "panomasksRGB/v/0.png"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from segkit.formats.coco.tables import IMAGE_KEYS
 from segkit.formats.splits import VAL_SHARE, Split, select_images
 from segkit.structures import (
     VOID,
+    CategorySet,
     IdRuns,
     ImageId,
     PanopticSegmentation,
@@ -37,7 +38,51 @@ UNWRITABLE = "keys whose value JSON cannot hold (NaN, say)"
 UNREAD = "keys of annotations and categories that are not read"
 
 
-class CocoPanopticReader(DatasetReader):
+class SegmentsRecord(Protocol):
+    """The annotation of an image: the name of its PNG, and `{id, category_id, iscrowd, score}` of each segment."""
+
+    @property
+    def png_name(self) -> str: ...  # noqa: D102
+
+    @property
+    def segments_info(self) -> Sequence[Entry]: ...  # noqa: D102
+
+
+class PanopticPngReader(DatasetReader):
+    """A reader of RGB PNGs of segment ids, with the segments of each in a JSON.
+
+    Args:
+        categories: of the dataset.
+        masks: the folder of PNGs.
+
+    Attributes:
+        records: annotations by image_id; a subclass fills them.
+    """
+
+    def __init__(self, categories: CategorySet, masks: str | Path) -> None:
+        self.categories, self.masks = categories, Path(masks)
+        self.records: dict[ImageId, SegmentsRecord] = {}
+        self._png_names = FolderNames(self.masks)
+
+    def locate_png(self, name: str) -> Path:
+        """Give the path of a PNG.
+
+        Args:
+            name: path in the folder of PNGs, in any spelling.
+
+        Returns:
+            The path of the file.
+        """
+        return self._png_names.locate(name)
+
+    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+        """See base class."""
+        record = self.records[image.image_id]
+        path = self.locate_png(record.png_name)
+        return read_segmentation(path, record.segments_info, self.categories, image.size_hw, image.image_id)
+
+
+class CocoPanopticReader(PanopticPngReader):
     """Reads a panoptic JSON with its PNGs; these and the images are opened when they are asked for.
 
     Args:
@@ -65,9 +110,9 @@ class CocoPanopticReader(DatasetReader):
         val_share: float = VAL_SHARE,
     ) -> None:
         file = read_panoptic(json)
-        self.root, self.image_root, self.masks = Path(json).parent, Path(images), Path(masks)
-        self.categories, self._png_names = file.categories, FolderNames(self.masks)
-        self._records = {record.image_id: record for record in file.records}
+        super().__init__(file.categories, masks)
+        self.root, self.image_root = Path(json).parent, Path(images)
+        self.records |= {record.image_id: record for record in file.records}
         all_images = build_images((file.images[record.image_id] for record in file.records), self.image_root)
         self.images = select_images(split, val_share, all_images, json)
         self.info, unwritable = json_fields.split_writable_keys(file.info)
@@ -75,12 +120,6 @@ class CocoPanopticReader(DatasetReader):
             *describe_unused(file.path, UNWRITABLE, unwritable),
             *describe_unused(file.path, UNREAD, file.unread),
         )
-
-    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
-        """See base class."""
-        record = self._records[image.image_id]
-        path = self.masks / self._png_names.resolve(record.png_name)
-        return read_segmentation(path, record.segments_info, self.categories, image.size_hw, image.image_id)
 
 
 class CocoInstancesReader(DatasetReader):

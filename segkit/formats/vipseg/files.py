@@ -6,22 +6,21 @@ Ground truth is `panoptic_gt_VIPSeg_<split>.json` and `panomasksRGB/<video_id>/*
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from segkit.formats import png
-from segkit.formats.coco import build_panoptic_annotation, read_categories, read_segmentation
+from segkit.formats.coco import read_categories, read_segmentation
 from segkit.formats.coco.validation import get_category_id, get_file_name, get_segment_id
 from segkit.structures import CategorySet, ImageId, PanopticSegmentation
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
 from segkit.utils.file_names import FolderNames
-from segkit.utils.files import FinishOnExit
 from segkit.utils.issues import IssueHandler, raise_issue, try_read
 from segkit.utils.json_fields import Entry
 
 GT_FOLDER, PRED_FOLDER, PRED_JSON = "panomasksRGB", "pan_pred", "pred.json"
+IMAGES = "imgs"
 UNREADABLE = "annotation-unreadable"
 
 
@@ -32,12 +31,15 @@ class VideoFrame:
     Attributes:
         name: Stem of the frame's files, which is distinct in its video.
         png_name: Path in the folder of PNGs.
-        segments_info: `{id, category_id, iscrowd}` of each segment; `iscrowd` is 0 if the file lacks it.
+        segments_info: `{id, category_id, iscrowd, score}` of each segment; `iscrowd` is 0 if the file lacks it, and
+            `score` is missing then.
+        file_name: Name of the image in the folder of its video, as the file lists it; it may be that of the PNG.
     """
 
     name: str
     png_name: str
     segments_info: tuple[Entry, ...]
+    file_name: str
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,39 @@ def read_videos(
             problem = "expected videos, each with its `annotations`, got COCO's panoptic JSON of single images"
             raise DatasetError(problem, where=path, remedy="evaluate single images with `segkit evaluate panoptic`")
         video_id: ImageId = json_fields.get_field(entry, "video_id", json_fields.IMAGE_ID, where)
-        _check_video_id(video_id, where)
+        check_video_id(video_id, where)
         if video_id in videos:
-            raise DatasetError("expected each video once, got it a second time", where=_locate(path, video_id))
-        table = json_fields.get_table(entry, "annotations", _locate(path, video_id))
+            raise DatasetError("expected each video once, got it a second time", where=locate(path, video_id))
+        table = json_fields.get_table(entry, "annotations", locate(path, video_id))
         videos[video_id] = _read_frames(table, video_id, names.get(video_id, ()), categories.isthing_by_id, path)
 
     for index, entry in enumerate(json_fields.get_table(content, "annotations", path)):
         try_read(on_issue, UNREADABLE, add, entry, f"{path}, annotation at index {index}")
     return VideoFile(path, categories, videos)
+
+
+def find_png_folder(json_path: str | Path, folder: str | Path | None, names: Sequence[str], option: str) -> Path:
+    """Find the folder of the PNGs of a JSON.
+
+    Args:
+        json_path: The JSON.
+        folder: The folder that the user names, or None.
+        names: Folders that it may be beside the JSON.
+        option: The user's option, for the message.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DatasetError: There is no such folder.
+    """
+    parent = Path(json_path).parent
+    places = [parent / name for name in names] if folder is None else [Path(folder)]
+    place = next((place for place in places if place.is_dir()), None)
+    if place is None:
+        where = " or ".join(map(str, places))
+        raise DatasetError("no such folder of PNGs", where=where, remedy=f"name the folder ({option})")
+    return place
 
 
 def read_frame(
@@ -114,67 +140,12 @@ def read_frame(
     return read_segmentation(folder.locate(frame.png_name), frame.segments_info, categories, size_hw)
 
 
-class VideoWriter(FinishOnExit):
-    """Writes predictions of videos in VIPSeg's format: each PNG at once, pred.json at the end of the `with` block.
-
-    On an exception no JSON is written. Beside `annotations` the JSON has `videos` and `categories`, as that of the
-    ground truth, so that it can be read alone.
-
-    Args:
-        root: Folder to write pred.json and pan_pred/ to.
-        categories: The categories of the dataset.
-    """
-
-    def __init__(self, root: str | Path, categories: CategorySet) -> None:
-        self.root = Path(root)
-        self.categories = categories
-        self._frames: dict[ImageId, dict[str, tuple[Entry, Entry]]] = {}  # image and annotation by file name
-
-    def add(self, video_id: ImageId, name: str, segmentation: PanopticSegmentation) -> None:
-        """Write the PNG of a frame and remember its annotation.
-
-        Args:
-            video_id: The video's id, which names a folder.
-            name: File name of the frame; the PNG has its stem.
-            segmentation: The frame's segments, with category ids of the dataset. An object has one id in all frames.
-
-        Raises:
-            DatasetError: The frame was added before, or an id or name leads out of its folder.
-            ValueError: A category is unknown, an id of the map has no segment, or a score is not finite.
-        """
-        where = _locate(self.root / PRED_JSON, video_id)
-        _check_video_id(video_id, where)
-        json_fields.check_inside(name, "file_name", where)
-        unknown = {s.category_id for s in segmentation.segments if s.category_id not in self.categories}
-        if unknown:
-            raise ValueError(f"segments must have category ids of the dataset, got {sorted(unknown)}")
-        file_name = f"{PurePosixPath(name).stem}.png"
-        frames = self._frames.setdefault(video_id, {})
-        if file_name in frames:
-            raise DatasetError("a frame with this name was added before", where=f"{where}, frame {name!r}")
-        annotation = build_panoptic_annotation(PurePosixPath(name).stem, file_name, segmentation)
-        png.write_ids(self.root / PRED_FOLDER / str(video_id) / file_name, segmentation.segment_ids)
-        height, width = segmentation.segment_ids.shape
-        image = {"id": annotation["image_id"], "file_name": file_name, "height": height, "width": width}
-        frames[file_name] = image, annotation
-
-    def finish(self) -> None:
-        """See base class."""
-        videos: list[Entry] = []
-        annotations: list[Entry] = []
-        for video_id, frames in self._frames.items():
-            videos.append({"video_id": video_id, "images": [image for image, _ in frames.values()]})
-            annotations.append({"video_id": video_id, "annotations": [each for _, each in frames.values()]})
-        content = {"videos": videos, "annotations": annotations, "categories": self.categories.to_coco()}
-        files.dump_json(self.root / PRED_JSON, content)
-
-
 def _read_image_names(content: Entry, path: Path) -> dict[ImageId, list[str]]:
     """The file names of the table `videos`, by video_id; annotations without a `file_name` follow their order."""
     names = {}
     for video in json_fields.get_table(content, "videos", path) if "videos" in content else ():
         video_id = json_fields.get_field(video, "video_id", json_fields.IMAGE_ID, f"{path}, `videos`")
-        where = _locate(path, video_id)
+        where = locate(path, video_id)
         images = json_fields.get_table(video, "images", where) if "images" in video else []
         names[video_id] = [get_file_name(image, where) for image in images]
     return names
@@ -187,33 +158,39 @@ def _read_frames(
     frames: dict[str, VideoFrame] = {}
     listed = [*names]
     for index, annotation in enumerate(table):
-        where = f"{_locate(path, video_id)}, frame {index}"
+        where = f"{locate(path, video_id)}, frame {index}"
         if "file_name" in annotation or index >= len(listed):
             file_name = get_file_name(annotation, where)
         else:
             file_name = listed[index]
-        stem = PurePosixPath(file_name.replace("\\", "/")).stem
+        stem = _get_stem(file_name)
         if stem in frames:
             raise DatasetError(f"expected distinct names of frames, got {stem!r} twice", where=where)
         segments: dict[int, Entry] = {}
         for info in json_fields.get_table(annotation, "segments_info", where):
             here = f"{where}, segment {info.get('id')!r}"
             segment_id = get_segment_id(info, segments, here)
-            category_id, iscrowd = (
-                get_category_id(info, here, category_ids),
-                json_fields.get_flag(info, "iscrowd", here),
-            )
+            category_id = get_category_id(info, here, category_ids)
+            iscrowd = json_fields.get_flag(info, "iscrowd", here)
             segments[segment_id] = {"id": segment_id, "category_id": category_id, "iscrowd": iscrowd}
-        frames[stem] = VideoFrame(stem, f"{video_id}/{stem}.png", tuple(segments.values()))
+            if info.get("score") is not None:
+                segments[segment_id]["score"] = json_fields.get_finite(info, "score", here)
+        image_name = next((name for name in names if _get_stem(name) == stem), file_name)
+        frames[stem] = VideoFrame(stem, f"{video_id}/{stem}.png", tuple(segments.values()), image_name)
     return tuple(frames.values())
 
 
-def _check_video_id(video_id: ImageId, where: object) -> None:
-    """DatasetError if the id cannot name a folder."""
+def _get_stem(file_name: str) -> str:
+    return PurePosixPath(file_name.replace("\\", "/")).stem
+
+
+def check_video_id(video_id: ImageId, where: object) -> None:
+    """Raise DatasetError if the id cannot name a folder."""
     name = json_fields.check_inside(str(video_id), "video_id", where)
     if "/" in name or "\\" in name or name == "." or name != name.strip():
         raise DatasetError(f"expected `video_id` to be the name of a folder, got {name!r}", where=where)
 
 
-def _locate(path: Path, video_id: ImageId) -> str:
+def locate(path: Path, video_id: ImageId) -> str:
+    """Name a video in messages."""
     return f"{path}, video {video_id!r}"
