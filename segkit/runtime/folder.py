@@ -6,6 +6,7 @@ Images are read ahead and written behind by threads, while the network computes.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections import deque
@@ -37,9 +38,8 @@ PNG_FOLDERS = (OVERLAYS, PANOPTIC, LABELS)
 MASKS = "masks"
 SAVED = (OVERLAYS, MASKS, JSON)
 READERS = WRITERS = 2  # threads
-MAX_OVERLAY_PX = (
-    2**25
-)  # of images in tiles: larger ones are drawn at a smaller size, so that drawing takes little memory
+# Of images in tiles, larger overlays are drawn with fewer pixels, so that drawing takes little memory.
+MAX_OVERLAY_PX, REDUCED_OVERLAY_PX = 2**25, 2**22
 
 log = logging.getLogger(__name__)
 
@@ -297,8 +297,9 @@ class FolderJob:
                     record["semantic"] = {"image_id": self.image_ids[position], "file_name": png_name}
                 png.write_labels(self.output / LABELS / png_name, prediction.semantic)
         if OVERLAYS in self.save:
-            drawn = reduce_prediction(prediction, MAX_OVERLAY_PX) if self.tile else prediction
-            png.write_photo(self.output / OVERLAYS / png_name, np.asarray(drawn.plot(**self.plot_options)))
+            if self.tile and math.prod(prediction.size_hw) > MAX_OVERLAY_PX:
+                prediction = reduce_prediction(prediction, REDUCED_OVERLAY_PX)
+            png.write_photo(self.output / OVERLAYS / png_name, np.asarray(prediction.plot(**self.plot_options)))
         return record
 
     def _build_record(self, position: int, prediction: Prediction) -> dict[str, Any]:

@@ -75,7 +75,6 @@ def test_the_time_of_a_stage_is_counted_there(
     before = {*vars(network.backbone)}
     stage_s = measure_speed(model, [image], tmp_path / "out").stage_s
     assert stage_s[stage] > SLEEP_S
-    assert max(stage_s, key=lambda other: stage_s[other]) == stage
     assert {*vars(network.backbone)} == before
 
 

@@ -405,7 +405,8 @@ def test_large_images_are_predicted_in_tiles(
     (record,) = coco.read_panoptic(tmp_path / "out/panoptic.json").records
     assert Image.open(tmp_path / "out/panoptic" / record.png_name).size == (128, 128)
     assert Image.open(tmp_path / "out/overlays" / record.png_name).size == (128, 128)
-    monkeypatch.setattr("segkit.runtime.folder.MAX_OVERLAY_PX", 64 * 64)
+    monkeypatch.setattr("segkit.runtime.folder.MAX_OVERLAY_PX", 128 * 128 - 1)
+    monkeypatch.setattr("segkit.runtime.folder.REDUCED_OVERLAY_PX", 64 * 64)
     words = [*words[:5], "--output", tmp_path / "small", "--input", path, "--tile", 72, "--overlap", 16]
     assert main([str(word) for word in words]) == 0
     assert Image.open(tmp_path / "small/overlays" / record.png_name).size == (64, 64)
