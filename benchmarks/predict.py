@@ -90,22 +90,26 @@ def compare(options: Any, folder: Path) -> None:
     cfg = read_config(RECIPES[options.model], [*opts, "MODEL.WEIGHTS", str(weights)], train=False)
     ours = SegmentationModel(cfg)
     peer = build_peer(ours)
-    seconds: dict[str, list[float]] = {"Detectron2": [], "segkit": []}
+    walls: dict[str, list[float]] = {"Detectron2": [], "segkit": []}
+    cpus: dict[str, list[float]] = {"Detectron2": [], "segkit": []}
     for number in range(options.rounds + 1):  # the first one is not counted
         used = paths[:1] if number == 0 else paths
-        started = time.perf_counter()
-        expected = run_peer(peer, used, folder / f"peer{number}", things)
-        seconds["Detectron2"].append((time.perf_counter() - started) / len(used))
-        started = time.perf_counter()
-        FolderJob(ours.description, used, folder / f"ours{number}", save=("overlays", "json")).run(ours)
-        seconds["segkit"].append((time.perf_counter() - started) / len(used))
+        for name in walls:
+            started, cpu = time.perf_counter(), time.process_time()
+            if name == "segkit":
+                FolderJob(ours.description, used, folder / f"ours{number}", save=("overlays", "json")).run(ours)
+            else:
+                expected = run_peer(peer, used, folder / f"peer{number}", things)
+            walls[name].append((time.perf_counter() - started) / len(used))
+            cpus[name].append((time.process_time() - cpu) / len(used))
         check_equal(json.loads((folder / f"ours{number}/instances.json").read_text())["annotations"], expected)
-    ratios = [a / b for a, b in zip(*(times[1:] for times in seconds.values()), strict=True)]
     print(f"{options.model}, {len(paths)} images, {len(expected)} results, {options.device}, {THREADS} threads")
-    for name, times in seconds.items():
-        print(f"{name:>12} {1 / statistics.median(times[1:]):6.3f} images/s")
-    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    print(f"{'ratio':>12} {statistics.median(ratios):6.2f} ({spread})")
+    for name in walls:
+        wall, cpu = (statistics.median(times[name][1:]) for times in (walls, cpus))
+        print(f"{name:>12} {1 / wall:6.3f} images/s, {cpu:.2f} s of the processor for an image")
+    for title, times in (("images/s", walls), ("processor", cpus)):
+        ratios = [theirs / mine for theirs, mine in zip(times["Detectron2"][1:], times["segkit"][1:], strict=True)]
+        print(f"ratio of {title}: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 def draw_scenes(folder: Path, count: int) -> None:
