@@ -37,7 +37,8 @@ class Source:
         with torch.no_grad():
             for name, weight in self.model.named_parameters():
                 if any(part in name for part in ("cls_score.weight", "bbox_pred", "mask_head.predictor")):
-                    weight.add_(torch.randn_like(weight) * (0.3 if "mask_head" in name else 0.02))
+                    scale = 0.3 if "mask_head" in name else 0.006 if "bbox_pred" in name else 0.02  # boxes keep an area
+                    weight.add_(torch.randn_like(weight) * scale)
                 if "sem_seg_head.predictor" in name:
                     weight.add_(torch.randn_like(weight))
 
