@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -39,7 +40,7 @@ def apply_inference_options(cfg: CfgNode, model: torch.nn.Module) -> Callable[[]
         # Detectron2 resizes the map of one image four times slower if its channels are last.
         predictor = getattr(getattr(inner, "sem_seg_head", None), "predictor", None)
         if isinstance(predictor, torch.nn.Module):
-            undo.callback(predictor.register_forward_hook(lambda *call: call[-1].contiguous()).remove)
+            undo.callback(predictor.register_forward_hook(_make_contiguous).remove)
     if options.COMPILE:
         for part in build_compiled_parts(cfg, inner, training=False):
             undo.callback(part.remove)
@@ -64,3 +65,8 @@ def faster_inference(cfg: CfgNode, model: torch.nn.Module) -> Iterator[None]:
     finally:
         undo()
         model.train(training)
+
+
+def _make_contiguous(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
+    """A forward hook; the queries of a mask transformer are no map."""
+    return output.contiguous() if isinstance(output, torch.Tensor) else output

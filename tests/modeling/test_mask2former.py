@@ -10,6 +10,7 @@ from detectron2.modeling import build_backbone, build_model
 from detectron2.structures import BitMasks, Instances
 
 from segkit.config import load_config
+from segkit.engine.inference_options import apply_inference_options
 from segkit.engine.training.optimizers import build_optimizer
 from segkit.modeling import register_models
 from segkit.utils.errors import ConfigError
@@ -56,6 +57,17 @@ def test_outputs_have_the_size_that_is_asked_for() -> None:
     assert first["instances"].pred_masks.shape[1:] == (96, 80)
     assert first["sem_seg"].shape == (3, 96, 80)
     assert second["sem_seg"].shape == (3, 7, 9)
+
+
+def test_evaluation_computes_the_same_with_its_inference_options() -> None:
+    """Batch norms are folded, and feature maps have their channels last."""
+    model, inputs = build().eval(), [sample(48, 40)]
+    with torch.no_grad():
+        expected = model(inputs)[0]["sem_seg"]
+        undo = apply_inference_options(load_config(RECIPE), model)
+        got = model(inputs)[0]["sem_seg"]
+    undo()
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
