@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "panoptic": ("panoptic quality of COCO panoptic JSON and PNGs", _add_panoptic, _evaluate),
         "instances": ("box, mask and boundary AP of COCO results; Cityscapes' AP", _add_instances, _evaluate),
         "semantic": ("semantic IoU, Dice and accuracy of label maps", _add_semantic, _evaluate),
-        "video": ("video panoptic quality of VIPSeg's JSON and PNGs", _add_video, _evaluate),
+        "video": ("video panoptic quality (VPQ) and STQ of VIPSeg's JSON and PNGs", _add_video, _evaluate),
         "volumes": ("Dice and NSD of label volumes (NIfTI)", _add_volumes, _evaluate),
         "merge": ("join the counts of shards: the result is that of one pass", _add_merge, _merge),
     }

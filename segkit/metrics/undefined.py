@@ -96,6 +96,10 @@ def _explain_video_panoptic(values: Mapping[str, Any], categories: CategorySet |
             lacks_classes = categories is not None and all(c.isthing != isthing for c in categories.categories)
             nothing = f"there is a window length for which no segment of {kind} counts"
             yield name, f"the dataset has no classes of {kind}" if lacks_classes else nothing
+    if _is_undefined(values.get("AQ", 0)):
+        lacks_things = categories is not None and not categories.things
+        nothing = "the ground truth has no thing that counts (crowds do not)"
+        yield "STQ", "the dataset has no classes of things" if lacks_things else nothing
 
 
 def _explain_ap(values: Mapping[str, Any], categories: CategorySet | None) -> Reasons:

@@ -1,4 +1,4 @@
-"""Video panoptic quality (VPQ): panoptic quality of tubes, which are segments followed over windows of frames."""
+"""Video panoptic quality (VPQ): panoptic quality of tubes, which are segments followed over windows; and STQ."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from segkit.metrics.panoptic.overlaps import (
     compute_overlaps,
     join,
 )
+from segkit.metrics.segmentation_tracking_quality import compute_stq
 from segkit.metrics.state import ImageTablesMetric, Table
 from segkit.structures import CategorySet, ImageId, PanopticSegmentation
 from segkit.utils.errors import DatasetError
@@ -114,6 +115,7 @@ class VideoPanopticQuality(ImageTablesMetric[VideoOverlaps]):
         Returns:
             `VPQ`, and of things and stuff `VPQ_th`, `VPQ_st`: the means over the windows, None if one of them is None.
             `VPQ1`, `VPQ2`, ...: of each window.
+            `STQ`, `AQ`, `STQ_IoU`: see `compute_stq`.
             `per_window`: str(frames) -> PQ, SQ, RQ of all categories, things (`_th`) and stuff (`_st`).
             `per_class`: str(category_id) -> VPQ, VPQ1, VPQ2, ...
             None stands for a metric over nothing: no video is long enough, or there is no segment.
@@ -130,6 +132,7 @@ class VideoPanopticQuality(ImageTablesMetric[VideoOverlaps]):
             f"VPQ{group}": _mean([row[f"PQ{group}"] for row in per_window.values()]) for group in GROUPS
         }
         results.update({f"VPQ{window}": row["PQ"] for window, row in per_window.items()})
+        results.update(compute_stq(table, self.categories))
         per_class = {}
         for category, *rows in zip(self.categories.categories, *class_rows, strict=True):
             values = [row["PQ"] for row in rows]

@@ -20,7 +20,7 @@ MISSING = "–"
 # The first column identifies a group of metrics, whatever the task is called: keys of Detectron2's evaluators.
 HEADLINES: Mapping[str, tuple[str, ...]] = {
     "PQ": ("PQ", "SQ", "RQ", "PQ_th", "PQ_st"),
-    "VPQ": ("VPQ", "VPQ_th", "VPQ_st", "VPQ1", "VPQ2", "VPQ3", "VPQ4"),
+    "VPQ": ("VPQ", "VPQ_th", "VPQ_st", "VPQ1", "VPQ2", "VPQ3", "VPQ4", "STQ", "AQ", "STQ_IoU"),
     "AP": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
     "mIoU": ("mIoU", "fwIoU", "mACC", "pACC", "mDice"),
 }
@@ -131,7 +131,7 @@ def as_number(value: Any) -> float | None:
 def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Group:
     """Build one table per family of metrics, with a row per task, and below them the notes of the results.
 
-    Panoptic quality has the columns PQ SQ RQ PQ_th PQ_st, that of videos VPQ and its parts, AP its six averages,
+    Panoptic quality has the columns PQ SQ RQ PQ_th PQ_st, that of videos VPQ, STQ and their parts, AP its six averages,
     semantic IoU mIoU fwIoU mACC pACC mDice, any other task its first six values. The metrics in `ON_DEMAND` follow if
     the result has them.
 

@@ -34,6 +34,9 @@ def test_an_id_switch(run, tmp_path):
     assert results["VPQ_th"] == pytest.approx(sum(car) / 4)
     assert results["VPQ"] == pytest.approx((sum(car) / 4 + 100) / 2)
     assert results["per_window"]["4"]["PQ"] == pytest.approx(50)
+    # The car is half covered by two objects of IoU 1 / 2; the classes are right.
+    assert [results[name] for name in ("STQ", "AQ", "STQ_IoU")] == pytest.approx([100 * 0.5**0.5, 50, 100])
+    assert "70.7" in printed
     assert "video_panoptic_seg" in printed
     assert f"{results['VPQ']:.1f}" in printed
 

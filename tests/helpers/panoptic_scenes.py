@@ -3,6 +3,7 @@
 import contextlib
 import io
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,26 @@ def segmentations(draw, shape, near=None):
         for i in present
     ]
     return PanopticSegmentation(ids, tuple(segments))
+
+
+@st.composite
+def videos(draw):
+    """One to three videos of one to five frames of 2 x 3 pixels; an id keeps its category within a video."""
+    clips = []
+    for _ in range(draw(st.integers(1, 3))):
+        category_of = {i: draw(st.sampled_from([CAR, DOG, SKY])) for i in (1, 2, 3, 255, 256, 65536, 2**24 - 1)}
+        clip = []
+        for _ in range(draw(st.integers(1, 5))):
+            ground_truth = draw(segmentations((2, 3)))
+            frames = ground_truth, draw(segmentations((2, 3), near=ground_truth))
+            clip.append([_recolor(frame, category_of) for frame in frames])
+        clips.append(clip)
+    return clips
+
+
+def _recolor(segmentation, category_of):
+    segments = [replace(segment, category_id=category_of[segment.segment_id]) for segment in segmentation.segments]
+    return replace(segmentation, segments=tuple(segments))
 
 
 @st.composite

@@ -1,17 +1,15 @@
 """Video panoptic quality on hand-drawn clips, against a slow plain version, and as saved counts."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from segkit.metrics import PanopticQuality, VideoPanopticQuality
 from segkit.structures import PanopticSegmentation
 from segkit.utils.errors import DatasetError
-from tests.helpers.panoptic_scenes import CAR, CATEGORIES, DOG, SKY, panoptic, segmentations
+from tests.helpers.panoptic_scenes import CAR, CATEGORIES, DOG, SKY, panoptic, videos
 
 
 def vpq(ground_truth, prediction, **options):
@@ -110,26 +108,6 @@ def test_inconsistent_videos_are_rejected_and_not_counted(ground_truth, predicti
 def test_invalid_options(options):
     with pytest.raises(ValueError, match="must be"):
         VideoPanopticQuality(CATEGORIES, **options)
-
-
-@st.composite
-def videos(draw):
-    """One to three videos of one to five frames of 2 x 3 pixels; an id keeps its category within a video."""
-    clips = []
-    for _ in range(draw(st.integers(1, 3))):
-        category_of = {i: draw(st.sampled_from([CAR, DOG, SKY])) for i in (1, 2, 3, 255, 256, 65536, 2**24 - 1)}
-        clip = []
-        for _ in range(draw(st.integers(1, 5))):
-            ground_truth = draw(segmentations((2, 3)))
-            frames = ground_truth, draw(segmentations((2, 3), near=ground_truth))
-            clip.append([_recolor(frame, category_of) for frame in frames])
-        clips.append(clip)
-    return clips
-
-
-def _recolor(segmentation, category_of):
-    segments = [replace(segment, category_id=category_of[segment.segment_id]) for segment in segmentation.segments]
-    return replace(segmentation, segments=tuple(segments))
 
 
 def slow_vpq(clips, window):
