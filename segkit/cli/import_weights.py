@@ -25,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "what the classes are: name of a dataset, or JSON with `categories` (default: known for published weights)"
     )
     parser.add_argument("--classes", default="", metavar="NAME", help=classes)
+    base = "weights that the source's differences belong to, which are added: DINOv3 for EoMT's models of it"
+    parser.add_argument("--base", default="", metavar="FILE", help=base)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report of every tensor as JSON")
     arguments.add_plugins(parser)
 
@@ -34,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     if args.output.suffix not in SUFFIXES:
         raise ConfigError(f"expected a name that ends in {' or '.join(SUFFIXES)}", where=args.output)
     for path in filter(None, (args.output, args.json)):
-        arguments.check_output(path, [Path(args.source)])
+        arguments.check_output(path, [Path(args.source), *([Path(args.base)] if args.base else [])])
     arguments.load_plugins(args)
     from segkit.engine import register
 
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     from segkit.engine.importers import import_weights
 
     report = import_weights(
-        args.source, args.output, source=args.kind, config_file=args.config_file, classes=args.classes
+        args.source, args.output, source=args.kind, config_file=args.config_file, classes=args.classes, base=args.base
     )
     print(make_printable("\n".join(report.format_lines()), keep="\n"))
     if args.json:

@@ -16,25 +16,44 @@ MIN_NORMS = 8  # fewer say too little
 LARGEST_MEAN = 0.1  # of the scales of a norm in a file of differences; trained norms have scales around 1
 
 
-def refuse_deltas(weights: Mapping[str, Any], where: object) -> None:
+def are_deltas(weights: Mapping[str, Any]) -> bool:
+    """Tell whether the norms of a file's transformer blocks all have scales around 0.
+
+    Args:
+        weights: name -> tensor or array.
+
+    Returns:
+        Whether the weights look like differences from others.
+    """
+    scales = _find_scales(weights)
+    return len(scales) >= MIN_NORMS and max(scales.values()) < LARGEST_MEAN
+
+
+def refuse_deltas(weights: Mapping[str, Any], where: object, remedy: str = "") -> None:
     """Refuse a file whose transformer blocks' norms all have scales around 0.
 
     Args:
         weights: name -> tensor or array.
         where: the file, for the error.
+        remedy: "": to add the weights and to save the sum.
 
     Raises:
         CheckpointError: the weights look like differences.
     """
-    scales = {
+    if not are_deltas(weights):
+        return
+    scales = _find_scales(weights)
+    problem = (
+        f"expected weights, got differences from other weights: the scales of all {len(scales)} norms are around 0 "
+        f"(at most {max(scales.values()):.3f} in the mean), trained ones are around 1: {abbreviate(scales)}"
+    )
+    remedy = remedy or "add them to the weights that they were computed from, and save the sum"
+    raise CheckpointError(problem, where=where, remedy=remedy)
+
+
+def _find_scales(weights: Mapping[str, Any]) -> dict[str, float]:
+    return {
         name: abs(float(torch.as_tensor(weight).float().mean()))
         for name, weight in weights.items()
         if NORM.search(name) and weight.ndim == 1 and len(weight)
     }
-    if len(scales) >= MIN_NORMS and max(scales.values()) < LARGEST_MEAN:
-        problem = (
-            f"expected weights, got differences from other weights: the scales of all {len(scales)} norms are around 0 "
-            f"(at most {max(scales.values()):.3f} in the mean), trained ones are around 1: {abbreviate(scales)}"
-        )
-        remedy = "add them to the weights that they were computed from, and save the sum"
-        raise CheckpointError(problem, where=where, remedy=remedy)

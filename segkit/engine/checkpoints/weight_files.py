@@ -48,6 +48,8 @@ def read_weight_file(path: str, *, check: bool = True) -> dict[str, Any]:
         data = load_torch(path, check=check)
         if path.endswith(".pyth"):
             data = _convert_pycls_file(data, path)
+    if "model" not in data and isinstance(data.get("state_dict"), dict):  # of PyTorch Lightning
+        data = {"model": data["state_dict"]}
     checkpoint = data if "model" in data else {"model": data}
     _require_weights(checkpoint["model"], path)
     return checkpoint

@@ -3,6 +3,7 @@
 from segkit.engine.importers import (
     detectron2_projects,
     detectron2_zoo,
+    eomt,
     mask2former,
     torchvision_deeplab,
     torchvision_mask_rcnn,
@@ -14,6 +15,7 @@ __all__ = [
     "WeightSource",
     "detectron2_projects",
     "detectron2_zoo",
+    "eomt",
     "get_sources",
     "import_weights",
     "mask2former",

@@ -14,6 +14,7 @@ from segkit.utils.text import abbreviate, suggest
 Weights = dict[str, torch.Tensor]
 Shapes = Mapping[str, tuple[int, ...]]
 BOTTOM_UP = "backbone.bottom_up."
+BASE = "base"  # entry of the weights that a file of differences belongs to
 
 
 @dataclass
@@ -53,13 +54,15 @@ class WeightSource:
         name: as `--from` takes it.
         summary: what it reads, in words.
         matches: (names and shapes in the file, other entries of the file) -> whether the weights are of this source.
-        convert: (weights, other entries of the file) -> the weights as ours.
+        convert: (weights, other entries of the file) -> the weights as ours. Those of --base are the entry `BASE`.
+        base: of sources that may be differences from other weights, these in words.
     """
 
     name: str
     summary: str
     matches: Callable[[Shapes, Mapping[str, Any]], bool]
     convert: Callable[[Weights, Mapping[str, Any]], ConvertedWeights]
+    base: str = ""
 
 
 _sources: dict[str, WeightSource] = {}

@@ -16,9 +16,9 @@ from detectron2.modeling import build_model
 from segkit.config import load_config
 from segkit.data.class_counts import resolve_for_categories
 from segkit.engine.checkpoints.checkpointer import require_weights
-from segkit.engine.checkpoints.deltas import refuse_deltas
+from segkit.engine.checkpoints.deltas import are_deltas, refuse_deltas
 from segkit.engine.checkpoints.weight_files import read_weight_file, write_weight_file
-from segkit.engine.importers.base import BOTTOM_UP, ConvertedWeights, Weights, find_source
+from segkit.engine.importers.base import BASE, BOTTOM_UP, ConvertedWeights, Weights, WeightSource, find_source
 from segkit.engine.importers.known_classes import load_classes
 from segkit.engine.importers.tensor_report import MISSING, OTHER_SHAPE, UNEXPECTED, ImportReport, compare_tensors
 from segkit.structures import Category, CategorySet
@@ -34,7 +34,7 @@ GIVE_CLASSES = "give --classes, the name of a dataset or a JSON file with `categ
 
 
 def import_weights(
-    path: str, output: str | Path, *, source: str = "", config_file: str = "", classes: str = ""
+    path: str, output: str | Path, *, source: str = "", config_file: str = "", classes: str = "", base: str = ""
 ) -> ImportReport:
     """Read weights of another package, and write them as ours, with their classes and the config that they need.
 
@@ -47,6 +47,7 @@ def import_weights(
         config_file: config of our model; "": found from names and shapes.
         classes: key of `KNOWN_CLASSES`, name of a dataset, or JSON with `categories`; "": those that the source is
             known for, or, of other class counts, none.
+        base: file of the weights to which the file's differences are added; "": none.
 
     Returns:
         What became of each tensor.
@@ -61,8 +62,8 @@ def import_weights(
         _check_replaceable(config)
     entries = read_weight_file(require_weights(path))
     weights = _as_tensors(entries.pop("model"))
-    refuse_deltas(weights, path)
     chosen = find_source(weights, entries, source, path)
+    entries = {**entries, **_read_base(chosen, weights, base, path)}
     converted = chosen.convert(weights, entries)
     if converted.unknown and not config_file:
         raise CheckpointError(converted.unknown.problem, where=path, remedy=converted.unknown.remedy)
@@ -83,6 +84,17 @@ def import_weights(
         report.config = config
         _write_config(config, converted, output)
     return report
+
+
+def _read_base(chosen: WeightSource, weights: Weights, base: str, path: str) -> dict[str, Weights]:
+    """The entry of the base. Weights without one must not be differences."""
+    if not base:
+        refuse_deltas(weights, path, f"give {chosen.base}, by --base" if chosen.base else "")
+        return {}
+    if not chosen.base or not are_deltas(weights):
+        problem = f"expected differences from other weights, got whole weights of {chosen.summary}"
+        raise ConfigError(problem, where=path, remedy="leave out --base")
+    return {BASE: _as_tensors(read_weight_file(require_weights(base))["model"])}
 
 
 def _as_tensors(weights: Mapping[str, Any]) -> Weights:
