@@ -95,7 +95,7 @@ def sort_by_score(detections: Detections) -> tuple[Detections, torch.Tensor]:
     Returns the sorted rows, and (B, N) int64, the index of each among the valid rows.
     """
     instance_ids = detections.valid.long().cumsum(1) - 1
-    order = _sort_stably(torch.where(detections.valid, detections.scores.float(), -torch.inf))
+    order = sort_stably(torch.where(detections.valid, detections.scores.float(), -torch.inf))
 
     def gather(field: torch.Tensor) -> torch.Tensor:
         return field.gather(1, order.reshape(*order.shape, *[1] * (field.ndim - 2)).expand_as(field))
@@ -128,8 +128,15 @@ def select_candidate_rows(
     return selected if nms_threshold is None else _suppress_boxes(ranked.boxes_xyxy, selected, nms_threshold)
 
 
-def _sort_stably(scores: torch.Tensor) -> torch.Tensor:
-    """(B, N) int64, the indices by falling score. Ranks are counted, because ONNX has no stable sort."""
+def sort_stably(scores: torch.Tensor) -> torch.Tensor:
+    """Sort rows by falling score, of equal scores the earlier first. Ranks are counted, as ONNX has no stable sort.
+
+    Args:
+        scores: (B, N), no NaN.
+
+    Returns:
+        (B, N) int64 indices.
+    """
     rows = torch.arange(scores.shape[1], device=scores.device)
     scores, others = scores[:, :, None], scores[:, None, :]
     ranks = ((others > scores) | ((others == scores) & (rows < rows[:, None]))).sum(2)

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from segkit.fusion.majority_vote import MajorityVoteFusion
-from segkit.modeling.postprocessing.detections import Detections
+from segkit.modeling.postprocessing.detections import Detections, sort_stably
 from segkit.modeling.postprocessing.logit_fusion import SemanticChannels
 from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors, build_fused_tensors
 from segkit.modeling.postprocessing.resampling import Sizes, argmax_resized, find_nan_logits, resize_logits
@@ -67,7 +67,7 @@ def fuse_majority_vote(
     is_thing = channels.stuff_ids[best_channels] == THING_CHANNEL
     is_grouped = is_thing & centers.valid.any(1)[:, None, None]
     count, classes = fusion.top_k, len(channels.stuff_ids)
-    order = torch.where(centers.valid, centers.heats, -torch.inf).sort(dim=1, descending=True, stable=True).indices
+    order = sort_stably(torch.where(centers.valid, centers.heats, -torch.inf))
     ranks = torch.zeros_like(order).scatter(1, order, torch.arange(count, device=order.device).expand_as(order))
     groups = ranks.gather(1, _find_nearest(points_yx, centers).flatten(1)).reshape(best_channels.shape)
     keys = torch.where(is_grouped, groups * classes + best_channels, count * classes).flatten(1)
@@ -125,7 +125,9 @@ def find_centers(heatmap: torch.Tensor, fusion: MajorityVoteFusion) -> Centers:
     heats = torch.cat([heats, heats.new_full((1, fusion.top_k), -torch.inf).expand(heats.shape[0], -1)], dim=1)
     best, positions = heats.topk(fusion.top_k, dim=1)
     valid = best > best[:, -1:]  # without top_k peaks the last is -infinity
-    positions, order = torch.where(valid, positions, NOWHERE).sort(dim=1)
+    positions = torch.where(valid, positions, NOWHERE)
+    order = sort_stably(-positions)
+    positions = positions.gather(1, order)
     return Centers(best.gather(1, order), positions, positions < NOWHERE)
 
 
