@@ -27,7 +27,7 @@ ROWS: dict[str, tuple[str, dict[str, str], int, str, float]] = {
     "Mask Scoring R-CNN": ("toy/panoptic_mask_scoring_rcnn_R18_FPN", {}, 200, PQ, 75),
     "Panoptic FPN, EfficientNet-Lite0 of timm": (DEMO, TIMM, 200, PQ, 80),
     "Panoptic-DeepLab": ("toy/panoptic_deeplab_R18", {}, 500, PQ, 85),
-    "Mask2Former": ("toy/mask2former_R18", {}, 400, PQ, 80),
+    "Mask2Former": ("toy/mask2former_R18", {}, 200, PQ, 80),
     "semantic FPN": (DEMO, {"MODEL.META_ARCHITECTURE": "SemanticSegmentor"}, 200, MIOU, 90),
     "U-Net": ("toy/unet", {}, 200, MIOU, 90),
     "DeepLabV3+": ("toy/deeplab_v3_plus_R50", {}, 400, MIOU, 90),
