@@ -47,7 +47,7 @@ from segkit.structures import CategorySet, rle_to_mask
 from segkit.utils import memory
 
 RECIPES = {"panoptic": "coco/panoptic_rcnn_R50_FPN_1x", "instances": "coco/mask_rcnn_R50_FPN_1x"}
-TINY = "toy/panoptic_rcnn_R18_FPN_demo"
+TINY = "toy/panoptic_rcnn_R18_FPN"
 # Standard deviation of noise in weights, so that boxes and pixels have different classes, and scores differ.
 NOISE = {"predict": 0.05, "cls_score": 0.004}
 THREADS = 2

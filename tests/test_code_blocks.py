@@ -122,11 +122,11 @@ def test_commands_are_read_as_a_shell_reads_them(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     "code",
     [
-        "segkit trian --config-file configs/toy/panoptic_rcnn_R18_FPN_demo.yaml",
-        "segkit train --num-gpu 8 --config-file configs/toy/panoptic_rcnn_R18_FPN_demo.yaml",
+        "segkit trian --config-file configs/toy/panoptic_rcnn_R18_FPN.yaml",
+        "segkit train --num-gpu 8 --config-file configs/toy/panoptic_rcnn_R18_FPN.yaml",
         "segkit train --config-file configs/toy/gone.yaml",
-        "segkit train --config-file configs/toy/panoptic_rcnn_R18_FPN_demo.yaml SOLVER.MAX_ITERS 3",
-        "segkit train --config-file configs/toy/panoptic_rcnn_R18_FPN_demo.yaml OUTPUT_DIR",
+        "segkit train --config-file configs/toy/panoptic_rcnn_R18_FPN.yaml SOLVER.MAX_ITERS 3",
+        "segkit train --config-file configs/toy/panoptic_rcnn_R18_FPN.yaml OUTPUT_DIR",
         "segkit fuse priors --gt J.json",
         "segkit fuse methods --all",
         "make tests",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segkit.cli import arguments
 
-RECIPE = "toy/panoptic_rcnn_R18_FPN_demo"
+RECIPE = "toy/panoptic_point_rend_R18_FPN"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

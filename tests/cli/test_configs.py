@@ -9,7 +9,7 @@ import pytest
 from segkit.cli.main import main
 from segkit.utils.config_files import list_recipes, read_config_file
 
-RECIPE = "toy/panoptic_rcnn_R18_FPN_demo"
+RECIPE = "toy/panoptic_rcnn_R18_FPN"
 
 
 def test_recipes_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,7 +21,7 @@ def test_recipes_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_copy_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
-    name = "panoptic_rcnn_R18_FPN_demo.yaml"
+    name = "panoptic_rcnn_R18_FPN.yaml"
     for options, path in (
         ([], name),
         (["--output", "folder"], f"folder/{name}"),

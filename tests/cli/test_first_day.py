@@ -137,7 +137,7 @@ def train_on_a_format(shell: Shell, name: str) -> None:
     settings = [f"{key}={json.dumps(value)}" for key, value in entry.items() if key not in PATHS]
     shell("segkit", "data", "check", "--format", name, *flags, *(["--set", *settings] if settings else []))
     datasets = {"CUSTOM": [{"name": "mine", "format": name, **entry}], "TRAIN": ["mine"], "TEST": ["mine"]}
-    config = {"_BASE_": "toy/panoptic_rcnn_R18_FPN_demo", "DATASETS": datasets, "OUTPUT_DIR": f"runs/{name}"}
+    config = {"_BASE_": "toy/panoptic_rcnn_R18_FPN", "DATASETS": datasets, "OUTPUT_DIR": f"runs/{name}"}
     config |= {"MODEL": {"META_ARCHITECTURE": model}}
     (shell.folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
     printed = shell("segkit", "train", "--config-file", name, *SMALL.split(), 1)

@@ -11,7 +11,7 @@ import pytest
 from segkit.cli.main import main
 from tests.helpers import saved_heads
 
-DEMO = "toy/panoptic_rcnn_R18_FPN_demo"
+DEMO = "toy/panoptic_rcnn_R18_FPN"
 COCO = "--format coco-panoptic --json no.json --masks no --images no"
 # Commands that write, with the name of what they write at the end. No file exists that they name, but for image.png.
 FILES = [

@@ -13,7 +13,7 @@ import yaml
 
 torch = pytest.importorskip("torch", reason="plugins extend what trains")
 
-CONFIG = Path("configs/toy/panoptic_rcnn_R18_FPN_demo.yaml").absolute()
+CONFIG = Path("configs/toy/panoptic_rcnn_R18_FPN.yaml").absolute()
 PLUGIN = """
 from detectron2.config import CfgNode
 from detectron2.modeling.roi_heads import ROI_MASK_HEAD_REGISTRY, MaskRCNNConvUpsampleHead

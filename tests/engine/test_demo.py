@@ -36,7 +36,7 @@ def test_demo_writes_all_paths_that_it_prints(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--config-file", "toy/panoptic_rcnn_R18_FPN_dem"], "did you mean toy/panoptic_rcnn_R18_FPN_demo?"),
+        (["--config-file", "toy/panoptic_rcnn_R18_FP"], "did you mean toy/panoptic_rcnn_R18_FPN?"),
         (["SOLVER.MAX_ITERS", "2"], "did you mean SOLVER.MAX_ITER?"),
         (["MODEL.META_ARCHITECTURE", "PanopticRCN"], "'PanopticRCN' is unknown"),
         (["MODEL.WEIGHTS", "gone.pth"], "gone.pth: no such weight file"),

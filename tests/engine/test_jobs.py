@@ -31,7 +31,7 @@ from segkit.utils.errors import ConfigError
 from tests.helpers.coco_datasets import load_coco_instances, load_coco_panoptic
 from tests.helpers.coco_samples import write_volume
 
-CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
+CONFIG = "configs/toy/panoptic_rcnn_R18_FPN.yaml"
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.helpers.platforms import needs_worker_processes
 from tests.helpers.stopped_commands import list_hidden, list_processes, start, wait_until
 
 pytestmark = [needs_worker_processes, pytest.mark.slow]
-CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
+CONFIG = "configs/toy/panoptic_rcnn_R18_FPN.yaml"
 ITERATIONS, KILLS = 24, 10
 OPTIONS = f"""MODEL.DEVICE cpu MODEL.FPN.OUT_CHANNELS 16 MODEL.SEM_SEG_HEAD.CONVS_DIM 16 MODEL.ROI_BOX_HEAD.FC_DIM 16
     MODEL.ROI_MASK_HEAD.CONV_DIM 16 DATASETS.TRAIN ('t_toy',) DATASETS.TEST ('t_toy',) TEST.EXPORT False

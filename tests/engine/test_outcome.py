@@ -16,7 +16,7 @@ from segkit.config import load_config
 from segkit.engine.outcome import check_expected_results
 from segkit.utils.errors import ConfigError
 
-CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
+CONFIG = "configs/toy/panoptic_rcnn_R18_FPN.yaml"
 SMALL = """SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 3 DATALOADER.NUM_WORKERS 0 MODEL.FPN.OUT_CHANNELS 16 MODEL.DEVICE cpu
     MODEL.SEM_SEG_HEAD.CONVS_DIM 16 MODEL.ROI_BOX_HEAD.FC_DIM 16 MODEL.ROI_MASK_HEAD.CONV_DIM 16"""
 A_SCREEN = 60  # lines

@@ -85,7 +85,7 @@ def test_a_run_is_evaluated_and_used_from_another_folder(
     monkeypatch.chdir(tmp_path)
     custom = [{"name": "t_moved", "panoptic_json": "scenes/panoptic.json", "panoptic_root": "scenes/panoptic"}]
     names = ["DATASETS.CUSTOM", str(custom), "DATASETS.TRAIN", "('t_moved',)", "DATASETS.TEST", "('t_moved',)"]
-    recipe = "toy/panoptic_rcnn_R18_FPN_demo"
+    recipe = "toy/panoptic_rcnn_R18_FPN"
     assert run("train", "--config-file", recipe, *SMALL.split(), *names, "OUTPUT_DIR", "run") == 0
     shutil.move("run", "moved")
     (tmp_path / "other").mkdir()

@@ -19,7 +19,7 @@ from tests.helpers.platforms import needs_worker_processes
 from tests.helpers.stopped_commands import has_png, list_hidden, list_processes, start, wait_until
 
 pytestmark = [needs_worker_processes, pytest.mark.slow]
-CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
+CONFIG = "configs/toy/panoptic_rcnn_R18_FPN.yaml"
 MANY = 500  # images, links to a few: more than are predicted before the signal
 SIZES = ("FPN.OUT_CHANNELS", "SEM_SEG_HEAD.CONVS_DIM", "ROI_BOX_HEAD.FC_DIM", "ROI_MASK_HEAD.CONV_DIM")
 SMALL = ["MODEL.DEVICE", "cpu", *(word for size in SIZES for word in (f"MODEL.{size}", "16"))]

@@ -168,7 +168,7 @@ def test_evaluation_obeys_the_config(toy_folder: Path, tmp_path: Path, monkeypat
         return run(self, sample)
 
     monkeypatch.setattr(TestTimeAugmentation, "_run_views", spy)
-    assert main(["train", "--eval-only", "--config-file", "toy/panoptic_rcnn_R18_FPN_demo", *options]) == 0
+    assert main(["train", "--eval-only", "--config-file", "toy/panoptic_rcnn_R18_FPN", *options]) == 0
     assert len(sizes) == 12
     assert all(size_hw == output_hw for size_hw, output_hw in sizes)  # scaled from the file, not from a scaled image
     results = json.loads((tmp_path / "metrics.json").read_text())

@@ -142,7 +142,7 @@ def _train(folder: Path) -> None:
         SOLVER.IMS_PER_BATCH 2 DATALOADER.NUM_WORKERS 0 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64"""
     output = folder / "output/coco"
     given = [*options.split(), "DATASETS.CUSTOM", str([custom]), "OUTPUT_DIR", output]
-    run("train", "--config-file", "toy/panoptic_rcnn_R18_FPN_demo", *given)
+    run("train", "--config-file", "toy/panoptic_rcnn_R18_FPN", *given)
     _copy(output / f"inference/{TRAINED_ON}", folder / "a/inference/val", folder / "b/inference/val")
     _copy(output / f"inference/{TRAINED_ON}", folder / "output/demo/inference/val")
     run("predict", "--weights", output, "--input", folder / "photos", "--output", folder / "segments")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
+CONFIG = "configs/toy/panoptic_rcnn_R18_FPN.yaml"
 SMALL = """DATASETS.TRAIN ('t_toy',) DATASETS.TEST ('t_toy',) DATASETS.CHECK_IMAGES 2 SOLVER.IMS_PER_BATCH 2 SEED 3
     SOLVER.MAX_ITER 2 DATALOADER.NUM_WORKERS 0 TEST.EVAL_PERIOD 0 TEST.EXPORT False MODEL.FPN.OUT_CHANNELS 16
     MODEL.SEM_SEG_HEAD.CONVS_DIM 16 MODEL.ROI_BOX_HEAD.FC_DIM 16 MODEL.ROI_MASK_HEAD.CONV_DIM 16"""

@@ -12,7 +12,7 @@ from segkit.data.class_counts import resolve_for_categories
 from segkit.engine.setup import read_config
 from segkit.structures import CategorySet
 
-CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
+CONFIG = "configs/toy/panoptic_rcnn_R18_FPN.yaml"
 
 
 def save_random_weights(

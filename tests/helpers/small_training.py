@@ -12,7 +12,7 @@ from detectron2.engine import HookBase
 from segkit.engine.setup import prepare_config
 from segkit.engine.training.trainer import Trainer
 
-CONFIG = "toy/panoptic_rcnn_R18_FPN_demo"
+CONFIG = "toy/panoptic_rcnn_R18_FPN"
 SIZES = """MODEL.FPN.OUT_CHANNELS 16 MODEL.SEM_SEG_HEAD.CONVS_DIM 16 MODEL.ROI_BOX_HEAD.FC_DIM 16
     MODEL.ROI_MASK_HEAD.CONV_DIM 16"""
 

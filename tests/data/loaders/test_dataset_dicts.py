@@ -25,7 +25,7 @@ from segkit.utils.errors import ConfigError, DatasetError
 from tests.helpers import detectron2_script
 from tests.helpers.dataset_dicts import SIZE_HW, add_panoptic_maps, add_semantic_maps, draw_masks, instance_dicts
 
-CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
+CONFIG = "configs/toy/panoptic_rcnn_R18_FPN.yaml"
 SMALL = """SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 1 DATALOADER.NUM_WORKERS 0 MODEL.FPN.OUT_CHANNELS 16
     MODEL.SEM_SEG_HEAD.CONVS_DIM 16 MODEL.ROI_BOX_HEAD.FC_DIM 16 MODEL.ROI_MASK_HEAD.CONV_DIM 16 MODEL.DEVICE cpu
     DATASETS.TRAIN ('t_dicts',) DATASETS.TEST ('t_dicts',)"""

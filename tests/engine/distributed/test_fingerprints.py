@@ -22,7 +22,7 @@ from segkit.utils.plugins import load_plugins
 def build_config(scenes: Path, output: Path, *options: Any) -> CfgNode:
     custom = [{"name": "t_toy", "panoptic_json": f"{scenes}/panoptic.json", "panoptic_root": f"{scenes}/panoptic"}]
     names = ["DATASETS.TRAIN", "('t_toy',)", "DATASETS.CUSTOM", str(custom), "OUTPUT_DIR", str(output)]
-    return read_config("toy/panoptic_rcnn_R18_FPN_demo", [*names, *map(str, options)])
+    return read_config("toy/panoptic_rcnn_R18_FPN", [*names, *map(str, options)])
 
 
 def build_ranks(names: str = "ab") -> list[Peers]:

@@ -1,1 +1,1 @@
-CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
+CONFIG = "configs/toy/panoptic_rcnn_R18_FPN.yaml"

@@ -18,7 +18,7 @@ from segkit.engine.checkpoints.weight_files import read_segkit_entry, read_weigh
 from segkit.utils.bundles import PARTS, WEIGHTS, read_description, read_part, write_bundle
 from segkit.utils.errors import CheckpointError
 
-RECIPE = "toy/panoptic_rcnn_R18_FPN_demo"
+RECIPE = "toy/panoptic_rcnn_R18_FPN"
 
 
 @pytest.fixture(scope="module")

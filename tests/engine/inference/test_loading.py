@@ -16,7 +16,7 @@ from segkit.engine.inference.loading import find_model
 from segkit.utils.errors import CheckpointError, ConfigError
 from tests.engine.inference import CONFIG
 
-RECIPE = "toy/panoptic_rcnn_R18_FPN_demo"
+RECIPE = "toy/panoptic_rcnn_R18_FPN"
 
 
 @pytest.fixture

@@ -136,7 +136,7 @@ def test_objects_are_pasted_in_all_channels(tmp_path: Path) -> None:
         Image.fromarray(label).save(tmp_path / f"labels/{name}.png")
     register_by_format("t_paste", "instance-maps", root=tmp_path, channels=4)
     options = [*PASTE.split(), "OUTPUT_DIR", str(tmp_path / "run")]
-    cfg = prepare_config("toy/panoptic_rcnn_R18_FPN_demo", options)
+    cfg = prepare_config("toy/panoptic_rcnn_R18_FPN", options)
     dataset = load_dataset("t_paste")
     mapper = SegkitMapper.from_config(cfg, dataset, is_train=True)
     np.random.seed(0)  # noqa: NPY002

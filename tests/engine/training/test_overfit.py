@@ -15,7 +15,7 @@ from segkit.data.toy import dataset as toy
 from segkit.engine.setup import prepare_config
 from tests.helpers.small_training import train
 
-DEMO = "toy/panoptic_rcnn_R18_FPN_demo"
+DEMO = "toy/panoptic_rcnn_R18_FPN"
 PQ, AP, MIOU = "panoptic_seg/PQ", "segm/AP", "sem_seg/mIoU"
 TIMM = {"MODEL.BACKBONE.NAME": "build_timm_fpn_backbone", "MODEL.TIMM.NAME": "tf_efficientnet_lite0"}
 # Name: (recipe, its changes, steps, metric of the results, least value that a broken loss or target does not reach).
