@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from segkit.runtime.image_model import ImageModel
 
-# Those of `FolderJob`, whose import is expensive.
+# Those of `FolderJob` and `VideoJob`, whose imports are expensive.
 SAVED = ("overlays", "masks", "json")
 OVERLAP_PX = 128
+TRACK_IOU, TRACK_MEMORY = 0.3, 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_number(parser, "--tile", 0, tiles, minimum=0)
     overlap = "pixels that neighbouring tiles share: at least the side of most objects"
     arguments.add_number(parser, "--overlap", OVERLAP_PX, overlap, minimum=0)
+    iou = "of videos: mask IoU above which a thing is the object of an earlier frame (default: %(default)s)"
+    parser.add_argument("--track-iou", type=_parse_iou, default=TRACK_IOU, metavar="SHARE", help=iou)
+    memory = "of videos: frames in which an object may be missing before it is forgotten"
+    arguments.add_number(parser, "--track-memory", TRACK_MEMORY, memory, minimum=0)
     parser.add_argument("--no-scores", dest="scores", action="store_false", help="write no scores into overlays")
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config KEY VALUE pairs, last")
 
@@ -82,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
     from segkit.runtime.folder import PNG_FOLDERS, FolderJob
     from segkit.runtime.image_inputs import check_apart
     from segkit.runtime.tiling import TileGrid
-    from segkit.runtime.video_folder import predict_videos
+    from segkit.runtime.video_folder import VideoJob
 
     if args.tile:
         TileGrid((1, 1), args.tile, args.overlap)  # checked before the model is loaded
@@ -100,11 +105,12 @@ def run(args: argparse.Namespace) -> None:
     chosen: dict[str, Any] = {"min_score": args.score_threshold, "classes": args.classes}
     options |= {"shard": shard, **listed}
     job = FolderJob(description, images, args.output, drawing, **options, **chosen) if images else None
+    tracker = {"min_iou": args.track_iou, "max_gap": args.track_memory}
+    chosen |= {"save": args.save, "overwrite": args.overwrite}
+    video_job = VideoJob(description, videos, args.output, drawing, **chosen, **tracker) if videos else None
     model = load()
     written = job.run(model, unreadable.append) if job else []
-    if videos:
-        chosen["overlays"] = "overlays" in args.save
-        written += predict_videos(model, videos, args.output, drawing, unreadable.append, **chosen)
+    written += video_job.run(model, unreadable.append) if video_job else []
     for path in dict.fromkeys(written):
         print(path)
     for error in unreadable:
@@ -164,9 +170,6 @@ def _check_videos(args: argparse.Namespace, shard: tuple[int, int]) -> None:
     check_video_extra()
     if shard[1] > 1:
         raise ConfigError("videos have one JSON, which shards cannot share", remedy="predict videos in one process")
-    if not {"masks", "json"} <= {*args.save}:
-        problem = "the masks and the JSON of videos belong together"
-        raise ConfigError(problem, where="--save", remedy="give both masks and json")
 
 
 def _merge(folder: Path) -> None:
@@ -180,6 +183,13 @@ def _merge(folder: Path) -> None:
         print(make_printable(error), file=sys.stderr)
     if errors:
         raise DatasetError(f"{len(errors)} images could not be read", where=folder, remedy="see the lines above")
+
+
+def _parse_iou(text: str) -> float:
+    share = arguments.parse_share(text)
+    if share == 1:
+        raise argparse.ArgumentTypeError("expected a number below 1: no IoU is above 1")
+    return share
 
 
 def _parse_shard(text: str) -> tuple[int, int]:

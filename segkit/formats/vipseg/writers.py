@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -123,6 +124,26 @@ class VideoWriter(FinishOnExit):
         height, width = segmentation.segment_ids.shape
         image = {"id": annotation["image_id"], "file_name": file_name, "height": height, "width": width}
         frames[file_name] = image, annotation
+
+    def get_frames(self, video_id: ImageId) -> list[tuple[Entry, Entry]]:
+        """Get what the JSON will have of a video.
+
+        Args:
+            video_id: The video's id.
+
+        Returns:
+            The image and the annotation of each frame that was added, as JSON can hold them.
+        """
+        return [*self._frames.get(video_id, {}).values()]
+
+    def restore(self, video_id: ImageId, frames: Iterable[Sequence[Entry]]) -> None:
+        """Take the frames of a video whose PNGs are written already.
+
+        Args:
+            video_id: The video's id.
+            frames: See `get_frames`.
+        """
+        self._frames[video_id] = {image["file_name"]: (image, annotation) for image, annotation in frames}
 
     def finish(self) -> None:
         """See base class."""

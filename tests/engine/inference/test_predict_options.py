@@ -16,6 +16,7 @@ from segkit.cli import predict
 from segkit.cli.main import main
 from segkit.data.toy import dataset as toy
 from segkit.runtime.folder import FolderJob
+from segkit.runtime.video_folder import VideoJob
 from segkit.structures import CategorySet
 from tests.engine.inference import CONFIG
 from tests.helpers.random_weights import save_random_weights
@@ -63,6 +64,9 @@ def test_runs_and_weights_with_a_config_beside_them_need_no_config_file(
 def test_the_defaults_are_those_of_the_job() -> None:
     parameters = inspect.signature(FolderJob).parameters
     assert [parameters[name].default for name in ("save", "overlap")] == [predict.SAVED, predict.OVERLAP_PX]
+    parameters = inspect.signature(VideoJob).parameters
+    defaults = [predict.SAVED, predict.TRACK_IOU, predict.TRACK_MEMORY]
+    assert [parameters[name].default for name in ("save", "min_iou", "max_gap")] == defaults
 
 
 def test_device_and_precision(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
