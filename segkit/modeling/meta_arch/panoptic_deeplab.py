@@ -108,10 +108,16 @@ class PanopticDeepLab(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """The arguments of the constructor for a config; segkit's keys may be missing.
+        """Read the arguments of the constructor from a config.
 
-        Raises ConfigError if a class count is open, the meaning of the channels is unknown, or keys contradict each
-        other.
+        Args:
+            cfg: any config of Detectron2; segkit's keys may be missing.
+
+        Returns:
+            The arguments by name.
+
+        Raises:
+            ConfigError: a class count is open, the meaning of the channels is unknown, or keys contradict each other.
         """
         cfg = with_segkit_keys(cfg)
         check_class_counts(cfg)
