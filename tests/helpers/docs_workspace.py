@@ -108,6 +108,10 @@ def _write_predictions(folder: Path) -> None:
 def _write_other_datasets(folder: Path) -> None:
     import nibabel
 
+    listed = {"images": json.loads((folder / "scenes/instances.json").read_text(encoding="utf-8"))["images"]}
+    (folder / "datasets/coco/annotations").mkdir(parents=True)
+    (folder / "datasets/coco/annotations/image_info_test-dev2017.json").write_text(json.dumps(listed), encoding="utf-8")
+    _copy(folder / "scenes/images", folder / "datasets/coco/test2017")
     for split, names in {"train": ("a", "b"), "val": ("c",)}.items():
         for number, name in enumerate(names):
             voc_tree.add_image(folder / "VOCdevkit/VOC2012", name)

@@ -28,7 +28,11 @@ class FusedTensors(NamedTuple):
     table: torch.Tensor
 
     def unbatched(self) -> list[FusedTensors]:
-        """The images of a batch, as views."""
+        """Split a batch.
+
+        Returns:
+            One for each image, as views.
+        """
         return [FusedTensors(ids, table) for ids, table in zip(self.ids, self.table, strict=True)]
 
 
