@@ -141,7 +141,7 @@ def _print_table(speeds: list[Speed], images: int) -> None:
     from segkit.utils.console import open_console
 
     columns = [Column(title, justify="right", no_wrap=True) for title in COLUMNS]
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
     for speed in speeds:
         total_s = sum(speed.stage_s.values())
         stages = (f"{seconds * 1000:.1f}\n{seconds / total_s:.0%}" for seconds in speed.stage_s.values())
