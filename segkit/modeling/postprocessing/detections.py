@@ -121,7 +121,7 @@ def select_candidate_rows(
         (B, N) bool.
     """
     limit: torch.Tensor | float = score_threshold
-    if class_thresholds is not None:
+    if class_thresholds is not None and class_thresholds.shape[1]:  # ONNX's `any` of nothing is true
         is_class = ranked.class_ids[:, :, None] == class_thresholds[0]
         limit = torch.where(is_class.any(2), torch.where(is_class, class_thresholds[1], 0.0).sum(2), score_threshold)
     selected = ranked.valid & (ranked.scores.double() >= limit)

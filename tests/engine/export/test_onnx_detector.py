@@ -64,6 +64,15 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return source, *export(source, path), path
 
 
+def find_equal_boxes(boxes: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """The row of each expected box: rows whose scores are equal but for rounding come in any order."""
+    distances = np.abs(boxes[None] - expected[:, None]).max(2)
+    order = distances.argmin(1)
+    assert distances.min(1).max() < 1e-2
+    assert sorted(order) == [*range(len(boxes))]
+    return order
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size_hw", SIZES)
 @pytest.mark.parametrize("count", [1, 3])
@@ -72,9 +81,13 @@ def test_all_outputs_equal_those_of_the_model(exported: Any, size_hw: tuple[int,
     images, output_hw = build_images(count, size_hw, seed=count), (size_hw[0] + 11, size_hw[1] - 7)
     results, expected = file.run(images, output_hw), run_eagerly(graph)(images, output_hw)
     assert (results["classes"] >= 0).sum(1).tolist() == [100] * count
-    np.testing.assert_array_equal(results["classes"], expected["classes"])
-    for name, tolerance in {"boxes": 1e-2, "scores": 1e-4, "masks": 1e-3}.items():
-        np.testing.assert_allclose(results[name], expected[name], atol=tolerance)
+    for row in range(count):
+        order = find_equal_boxes(results["boxes"][row], expected["boxes"][row])
+        np.testing.assert_array_equal(results["classes"][row][order], expected["classes"][row])
+        np.testing.assert_allclose(results["scores"][row][order], expected["scores"][row], atol=1e-4)
+        differences = np.abs(results["masks"][row][order] - expected["masks"][row])
+        assert (differences > 1e-3).mean() < 1e-3  # pixels whose large random logits differ by rounding
+        assert differences.max() < 0.05
     for name in ("segment_ids", "semantic_ids"):
         assert (results[name] != expected[name]).mean() < 1e-3
     assert not results["errors"].any()
