@@ -16,7 +16,7 @@ from segkit.engine.export.detections import detect, propose
 from segkit.engine.export.graphs import Graph
 from segkit.fusion.paste import MASK_THRESHOLD
 from segkit.modeling.postprocessing.detections import scale_boxes
-from segkit.modeling.postprocessing.majority_vote import compute_distances, find_centers, resize_centers
+from segkit.modeling.postprocessing.majority_vote import Centers, compute_distances, find_centers, resize_centers
 from segkit.modeling.postprocessing.paste import paste_each
 from segkit.modeling.postprocessing.resampling import Sizes, resize_logits
 from segkit.runtime.resizing import resize_short_side
@@ -26,6 +26,7 @@ from segkit.utils.errors import ConfigError
 
 ROUNDING = 1e-3  # of probabilities, and of logits as a share of the largest: more than two runtimes differ by
 EQUAL_SCORES = 1e-5
+EQUAL_HEATS = 1e-4  # as a share of the largest
 EQUAL_DISTANCES_PX = 0.01  # from two centers
 MAX_BOX_PX, MAX_SCORE = 0.1, 1e-3  # largest difference of equal boxes and scores
 GENERATED = (((160, 224), (160, 224), 1), ((139, 203), (180, 260), 3))  # sizes of images and results, and the batch
@@ -140,11 +141,13 @@ def _find_ties(graph: Graph, batch: NDArray[np.uint8], size_hw: tuple[int, int])
     if graph.has_centers:
         heat, offsets_yx, center_sizes = graph.compute_centers(features, Sizes(image_size, size_hw))
         heatmap, points_yx = resize_centers(heat, offsets_yx, center_sizes)
-        distances = compute_distances(points_yx, find_centers(heatmap, graph.model.fusion))
-        nearest = torch.full((len(images), 2, *size_hw), torch.inf, device=images.device)
-        for step in distances:
-            nearest = torch.cat([nearest, step], dim=1).topk(2, dim=1, largest=False).values
-        ties |= (nearest[:, 1] - nearest[:, 0]) <= EQUAL_DISTANCES_PX
+        distances, owners = _find_nearest_centers(points_yx, find_centers(heatmap, graph.model.fusion))
+        ties |= (distances[:, 1] - distances[:, 0]) <= EQUAL_DISTANCES_PX
+        # Of peaks that are equally high but for rounding, either may suppress the other, or be the last of the top k.
+        noise = torch.from_numpy(np.random.default_rng(SEED).random(heatmap.shape, dtype=np.float32)).to(heatmap)
+        for shift in (noise, -noise):
+            shifted = heatmap + EQUAL_HEATS * heatmap.amax() * shift
+            ties |= _find_nearest_centers(points_yx, find_centers(shifted, graph.model.fusion))[1] != owners
     elif INSTANCES in graph.tasks or PANOPTIC in graph.tasks:
         proposals = propose(graph.model.proposal_generator, features, image_size)
         detections = detect(graph.model.roi_heads, features, *proposals, image_size)
@@ -156,6 +159,22 @@ def _find_ties(graph: Graph, batch: NDArray[np.uint8], size_hw: tuple[int, int])
                 ties |= ((scores[:, row - 1] - scores[:, row]) <= EQUAL_SCORES)[:, None, None] & (mask | before)
             before = mask
     return ties.cpu().numpy()
+
+
+def _find_nearest_centers(
+    points_yx: tuple[torch.Tensor, torch.Tensor], centers: Centers
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each pixel the (B, 2, H, W) distances of the two nearest centers, and the (B, H, W) position of one."""
+    count, height, width = len(centers.positions), *points_yx[0].shape[1:]
+    nearest = torch.full((count, 2, height, width), torch.inf, device=centers.positions.device)
+    rows = torch.zeros_like(nearest, dtype=torch.int64)
+    done = 0
+    for step in compute_distances(points_yx, centers):
+        numbers = torch.arange(done, done + step.shape[1], device=rows.device)[:, None, None].expand_as(step)
+        nearest, best = torch.cat([nearest, step], dim=1).topk(2, dim=1, largest=False)
+        rows, done = torch.cat([rows, numbers], dim=1).gather(1, best), done + step.shape[1]
+    first = rows[:, 0]
+    return nearest, centers.positions.gather(1, first.flatten(1)).view_as(first)
 
 
 def _compare_semantic(own: dict[str, Any], output: Any, ties: NDArray[np.bool_]) -> tuple[str, bool]:
