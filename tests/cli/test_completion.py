@@ -11,7 +11,8 @@ import pytest
 from segkit.cli.completion import list_command_words
 from segkit.cli.main import COMMANDS, main
 
-NUCLEI = {"nuclei/classical_otsu_watershed", "nuclei/panoptic_rcnn_R18_FPN", "nuclei/unet", "nuclei/unet_watershed"}
+NUCLEI = {"classical_otsu_watershed", "mask2former_R18", "panoptic_rcnn_R18_FPN", "unet", "unet_watershed"}
+NUCLEI = {f"nuclei/{name}" for name in NUCLEI}
 CASES = [
     ("da", {"data"}),
     ("--v", {"--version"}),

@@ -71,4 +71,4 @@ def test_every_format_of_one_folder_takes_both_options() -> None:
     assert with_share == {*FORMATS, "decathlon", "nnunet"}
     with_split = {name for name, reader in TRAINING_READERS.items() if "split" in get_options(reader)}
     assert with_split - with_share == {"ade20k", "cityscapes", "voc"}
-    assert {*TRAINING_READERS} - with_split == {"coco-results", "panoptic-predictions", "run"}
+    assert {*TRAINING_READERS} - with_split == {"coco-results", "panoptic-predictions", "run", "vipseg"}

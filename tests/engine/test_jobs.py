@@ -301,7 +301,7 @@ def test_configs_in_the_repository_are_valid() -> None:
     from segkit.config import load_config
 
     files = [p for p in Path("configs").rglob("*.yaml") if not p.name.startswith("Base-")]
-    assert {path.parent.name for path in files} == {"coco", "cityscapes", "voc", "medical", "nuclei", "toy"}
+    assert {path.parent.name for path in files} == {"ade20k", "coco", "cityscapes", "voc", "medical", "nuclei", "toy"}
     for path in files:
         cfg = load_config(path)
         assert {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} <= {*DatasetCatalog.list()}, path

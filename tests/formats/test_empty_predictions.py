@@ -15,10 +15,10 @@ from segkit.structures import Category, CategorySet, PanopticSegmentation
 CATEGORIES = CategorySet([Category(7, "road", False, (9, 9, 9)), Category(26, "car", True, (9, 200, 9))])
 NAMES = ("aachen_000000_000019_leftImg8bit.png", "aachen_000000_000020_leftImg8bit.png")
 SIZE_HW = (4, 6)
-NEEDS_VOLUMES = {"decathlon"}
+NEED_VOLUMES_OR_VIDEOS = {"decathlon", "vipseg"}
 
 
-@pytest.mark.parametrize("name", sorted({*WRITERS} - NEEDS_VOLUMES))
+@pytest.mark.parametrize("name", sorted({*WRITERS} - NEED_VOLUMES_OR_VIDEOS))
 def test_nothing_is_written_as_nothing(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     entries = [{"id": i, "file_name": n, "height": SIZE_HW[0], "width": SIZE_HW[1]} for i, n in enumerate(NAMES, 1)]
     with coco.PanopticWriter(tmp_path / "run/panoptic.json", tmp_path / "run/panoptic", CATEGORIES) as writer:

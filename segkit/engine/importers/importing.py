@@ -62,7 +62,11 @@ def import_weights(
         _check_replaceable(config)
     entries = read_weight_file(require_weights(path))
     weights = _as_tensors(entries.pop("model"))
-    chosen = find_source(weights, entries, source, path)
+    try:
+        chosen = find_source(weights, entries, source, path)
+    except CheckpointError:
+        refuse_deltas(weights, path)  # the better reason
+        raise
     entries = {**entries, **_read_base(chosen, weights, base, path)}
     converted = chosen.convert(weights, entries)
     if converted.unknown and not config_file:

@@ -224,9 +224,9 @@ def test_detectron2_pickles_of_whole_models_load(tmp_path):
 
 
 def test_files_without_a_dict_of_tensors_are_rejected(tmp_path):
-    torch.save({"state_dict": {"w": torch.ones(1)}, "epoch": 3}, tmp_path / "w.pth")
+    torch.save({"weights": {"w": torch.ones(1)}, "epoch": 3}, tmp_path / "w.pth")
     message = get_load_error(SafeCheckpointer(nn.Linear(1, 1)), "load", tmp_path / "w.pth")
-    assert "got 2 other entries: 'state_dict (dict)', 'epoch (int)'" in message
+    assert "got 2 other entries: 'weights (dict)', 'epoch (int)'" in message
     torch.save({"model": {3: torch.ones(1)}}, tmp_path / "w.pth")
     assert "3 (a key)" in get_load_error(SafeCheckpointer(nn.Linear(1, 1)), "load", tmp_path / "w.pth")
     (tmp_path / "w.pkl").write_bytes(pickle.dumps({"blobs": 3}))

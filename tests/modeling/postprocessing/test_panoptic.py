@@ -501,7 +501,14 @@ def test_onnx_gives_the_same_result(fusion: FusionMethod, tmp_path: Path) -> Non
     runtime = pytest.importorskip("onnxruntime", reason=reason)
     post_processor, (detected, logits) = PanopticPostProcessor(fusion, CHANNELS), inputs([6, 4])
     traced = (*stack_detections(detected), logits)
-    options = {"dynamo": True, "verbose": False, "opset_version": 18}  # above, grid_sample in a loop is not converted
+    from segkit.engine.export.onnx_operators import TRANSLATIONS
+
+    options = {
+        "dynamo": True,
+        "custom_translation_table": TRANSLATIONS,
+        "verbose": False,
+        "opset_version": 18,
+    }  # above, grid_sample in a loop is not converted
     torch.onnx.export(ForOnnx(post_processor).eval(), traced, **options).save(tmp_path / "postprocessing.onnx")
     session = runtime.InferenceSession(tmp_path / "postprocessing.onnx")
     names = [given.name for given in session.get_inputs()]
