@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip("torch", reason="networks are measured")
+
 from segkit.cli.main import main
 from segkit.data.toy import dataset as toy
 from segkit.engine.inference.model import SegmentationModel
