@@ -31,7 +31,7 @@ class Dataset:
         uses_segkit_mapper: False for Detectron2's names, whose records go through Detectron2's DatasetMapper.
         metadata: further entries of Detectron2's MetadataCatalog.
         channels: number of channels of the images, see `DatasetReader.channels`.
-        has_ground_truth: False for a test set whose labels nobody has: its images can only be predicted.
+        has_ground_truth: False for a test set whose labels are not public: its images can only be predicted.
     """
 
     name: str

@@ -17,7 +17,7 @@ LARGEST_MEAN = 0.1  # of the scales of a norm in a file of differences; trained 
 
 
 def are_deltas(weights: Mapping[str, Any]) -> bool:
-    """Tell whether the norms of a file's transformer blocks all have scales around 0.
+    """Find out whether the norms of a file's transformer blocks all have scales around 0.
 
     Args:
         weights: name -> tensor or array.

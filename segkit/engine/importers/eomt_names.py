@@ -90,7 +90,7 @@ class Converted(NamedTuple):
 
 
 def is_dinov3(names: Iterable[str]) -> bool:
-    """Tell the two kinds of networks apart.
+    """Find out which of the two kinds a network is.
 
     Args:
         names: in transformers or in our model.

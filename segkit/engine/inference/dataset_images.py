@@ -22,7 +22,7 @@ def list_dataset_images(name: str) -> tuple[ListedImages, Path]:
 
     Raises:
         ConfigError: the name is unknown.
-        DatasetError: the dataset cannot be loaded, none of its images is there, or they are no files.
+        DatasetError: the dataset cannot be loaded, all of its images are missing, or they are no files.
     """
     dataset = load_dataset(name)
     paths = [Path(record["file_name"]) for record in dataset.records]

@@ -32,7 +32,7 @@ def load(
 
     Args:
         source: weights; or a file of `segkit export onnx`, which needs no torch; or a bundle of `segkit export bundle`;
-            or the folder of a run, whose model_best.pth is taken, or if there is none its newest checkpoint; or a
+            or the folder of a run, whose model_best.pth is taken, or without one its newest checkpoint; or a
             config, of a run or with MODEL.WEIGHTS.
         config_file: YAML file, or name of a recipe. None: of weights the YAML file of the same name beside them, as
             `segkit import` writes it, or config.yaml; of a run its config.yaml.
