@@ -18,8 +18,22 @@ from segkit.engine.test_time_augmentation import TestTimeAugmentation, augment_f
 from segkit.fusion.paste import paste_masks
 from segkit.modeling import register_models
 from segkit.modeling.postprocessing.view_merging import ViewOutputs
+from segkit.modeling.queries import QueryCriterion, QueryOutputs
+from segkit.modeling.queries.segmentor import QuerySegmentor
 from segkit.utils.errors import ConfigError
-from tests.helpers import small_models, small_training
+from tests.helpers import small_models, small_queries, small_training
+
+
+class ColorQueries(QuerySegmentor):
+    """Its queries are the pixels of a channel; a mirrored image has mirrored masks."""
+
+    def __init__(self) -> None:
+        common = {"pixel_mean": [100.0] * 3, "pixel_std": [50.0] * 3, "stuff_ids": [0, 0, 1], "thing_ids": [0, 1, -1]}
+        super().__init__(criterion=QueryCriterion(num_classes=3), most_instances=3, size_divisibility=4, **common)
+        self.class_logits = torch.eye(4)[[0, 0, 2]] * torch.tensor([[4.0], [5.0], [6.0]])
+
+    def predict(self, images: torch.Tensor) -> list[QueryOutputs]:
+        return [QueryOutputs(self.class_logits.expand(len(images), -1, -1), F.avg_pool2d(images, 4))]
 
 
 class BrightChannels(nn.Module):
@@ -78,14 +92,23 @@ def test_a_model_that_says_the_same_of_every_view_says_the_same_with_augmentatio
     assert model.seen == [(height, height * 30 // 20) for height in heights]
 
 
-@pytest.mark.parametrize("architecture", ["PanopticRCNN", "GeneralizedRCNN", "SemanticSegmentor"])
-def test_an_only_view_gives_what_the_model_gives(architecture: str) -> None:
+ARCHITECTURES = ["PanopticRCNN", "GeneralizedRCNN", "SemanticSegmentor", *small_queries.ARCHITECTURES]
+
+
+def build_model(architecture: str, sizes: tuple[int, ...]) -> tuple[Any, Any, dict[str, Any]]:
+    """The config with views of `sizes`, the model, and a sample."""
     register_models()
-    cfg = small_models.small_config(architecture)
-    cfg.TEST.AUG.update({"MIN_SIZES": (0,), "FLIP": False})
+    is_query = architecture in small_queries.ARCHITECTURES
+    cfg = (small_queries.build_config if is_query else small_models.small_config)(architecture)
+    cfg.TEST.AUG.update({"MIN_SIZES": sizes, "FLIP": False})
     torch.manual_seed(3)
     model = small_models.build_model(cfg).eval()
-    sample = small_models.images(1)[0]
+    return cfg, model, small_queries.draw_sample(48, 60) if is_query else small_models.images(1)[0]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_an_only_view_gives_what_the_model_gives(architecture: str) -> None:
+    cfg, model, sample = build_model(architecture, (0,))
     with torch.no_grad():
         (expected,) = model([sample])
     (output,) = TestTimeAugmentation(cfg, model)([sample])
@@ -100,14 +123,9 @@ def test_an_only_view_gives_what_the_model_gives(architecture: str) -> None:
         assert output["panoptic_seg"][1] == expected["panoptic_seg"][1]
 
 
-@pytest.mark.parametrize("architecture", ["PanopticRCNN", "GeneralizedRCNN", "SemanticSegmentor"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_equal_views_give_what_the_model_gives_up_to_rounding(architecture: str) -> None:
-    register_models()
-    cfg = small_models.small_config(architecture)
-    cfg.TEST.AUG.update({"MIN_SIZES": (0, 0), "FLIP": False})
-    torch.manual_seed(3)
-    model = small_models.build_model(cfg).eval()
-    sample = small_models.images(1)[0]
+    cfg, model, sample = build_model(architecture, (0, 0))
     with torch.no_grad():
         (expected,) = model([sample])
     (output,) = TestTimeAugmentation(cfg, model)([sample])
@@ -122,6 +140,23 @@ def test_equal_views_give_what_the_model_gives_up_to_rounding(architecture: str)
     if "panoptic_seg" in output:
         assert (output["panoptic_seg"][0] != expected["panoptic_seg"][0]).float().mean() < 1e-2
         assert len(output["head_outputs"].instances) == len(expected["head_outputs"].instances)
+
+
+def test_mirrored_views_of_a_symmetric_network_change_nothing_but_rounding() -> None:
+    """Two things of one class overlap, and stay two."""
+    model = ColorQueries().eval()
+    image = torch.zeros((3, 32, 48), dtype=torch.uint8)
+    image[0, 4:20, 4:30], image[1, 8:24, 8:36], image[2, 20:] = 220, 255, 200
+    sample = {"image": image, "height": 64, "width": 100}
+    with torch.no_grad():
+        (expected,) = model([sample])
+    (merged,) = TestTimeAugmentation(build_config(), model)([sample])
+    assert len(expected["instances"]) == len(merged["instances"]) == 2
+    assert torch.equal(merged["instances"].pred_masks, expected["instances"].pred_masks)
+    torch.testing.assert_close(merged["instances"].scores, expected["instances"].scores)
+    assert torch.equal(merged["panoptic_seg"][0], expected["panoptic_seg"][0])
+    assert len(expected["panoptic_seg"][1]) == len(merged["panoptic_seg"][1]) == 2  # a thing and the stuff
+    torch.testing.assert_close(merged["sem_seg"], expected["sem_seg"])
 
 
 @pytest.mark.parametrize("architecture", ["PanopticFPN", "ClassicalSegmentor", "GeneralizedRCNN"])
@@ -148,19 +183,25 @@ def test_models_are_only_augmented_if_the_config_says_so() -> None:
     assert augmented_cfg.INPUT.MIN_SIZE_TEST == 0
 
 
-def test_evaluation_obeys_the_config(toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "architecture",
+    ["PanopticRCNN", *(pytest.param(name, marks=pytest.mark.slow) for name in small_queries.ARCHITECTURES)],
+)
+def test_evaluation_and_prediction_obey_the_config(
+    architecture: str, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = f"training_{toy_folder.parent.name}".replace("-", "_")
-    augmentation = {"ENABLED": True, "MIN_SIZES": (48,), "FLIP": True, "MAX_SIZE": 90}
-    options = small_training.build_options(
+    augmentation = {"ENABLED": True, "MIN_SIZES": (48,), "FLIP": True, "MAX_SIZE": 60}
+    cfg = small_training.build_config(
         toy_folder,
         tmp_path,
+        architecture,
         DATASETS__TEST=f"('{name}',)",
         MODEL__WEIGHTS=tmp_path / "weights.pth",
         TEST__SAVE_HEADS=True,
-        **{f"TEST__AUG__{key}": value for key, value in augmentation.items()},
     )
-    model = small_models.build_model(small_training.build_config(toy_folder, tmp_path))
-    torch.save({"model": model.state_dict()}, tmp_path / "weights.pth")
+    torch.save({"model": small_models.build_model(cfg).state_dict()}, tmp_path / "weights.pth")
+    (tmp_path / "config.yaml").write_text(cfg.dump())
     sizes, run = [], TestTimeAugmentation._run_views
 
     def spy(self: TestTimeAugmentation, sample: dict[str, Any]) -> Any:
@@ -168,10 +209,16 @@ def test_evaluation_obeys_the_config(toy_folder: Path, tmp_path: Path, monkeypat
         return run(self, sample)
 
     monkeypatch.setattr(TestTimeAugmentation, "_run_views", spy)
-    assert main(["train", "--eval-only", "--config-file", "toy/panoptic_rcnn_R18_FPN", *options]) == 0
+    arguments = ["--config-file", str(tmp_path / "config.yaml")]
+    options = [f"{word}" for key, value in augmentation.items() for word in (f"TEST.AUG.{key}", value)]
+    assert main(["train", "--eval-only", *arguments, *options]) == 0
     assert len(sizes) == 12
     assert all(size_hw == output_hw for size_hw, output_hw in sizes)  # scaled from the file, not from a scaled image
     results = json.loads((tmp_path / "metrics.json").read_text())
     assert {"panoptic_seg", "bbox", "segm", "sem_seg"} <= results.keys()
     saved = tmp_path / "inference" / name / "head_outputs"
     assert len([*saved.glob("*.npz")]) == 12
+    image, output = next((toy_folder / "images").iterdir()), tmp_path / "predictions"
+    assert main(["predict", *arguments, "--input", str(image), "--output", str(output), "--opts", *options]) == 0
+    assert len(sizes) == 13
+    assert len([*output.glob("panoptic/*.png")]) == 1

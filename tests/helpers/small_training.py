@@ -11,6 +11,7 @@ from detectron2.engine import HookBase
 
 from segkit.engine.setup import prepare_config
 from segkit.engine.training.trainer import Trainer
+from tests.helpers.small_queries import RECIPES
 
 CONFIG = "toy/panoptic_rcnn_R18_FPN"
 SIZES = """MODEL.FPN.OUT_CHANNELS 16 MODEL.SEM_SEG_HEAD.CONVS_DIM 16 MODEL.ROI_BOX_HEAD.FC_DIM 16
@@ -41,8 +42,10 @@ def build_options(toy_folder: Path, output: Path, **values: Any) -> list[str]:
     return [*SIZES.split(), *(str(word) for pair in options.items() for word in pair)]
 
 
-def build_config(toy_folder: Path, output: Path, **values: Any) -> Any:
-    return prepare_config(CONFIG, build_options(toy_folder, output, **values))
+def build_config(toy_folder: Path, output: Path, architecture: str = "", **values: Any) -> Any:
+    """Of Panoptic R-CNN, or one of `small_queries.RECIPES`."""
+    recipe, options = RECIPES.get(architecture, (CONFIG, ""))
+    return prepare_config(recipe, [*build_options(toy_folder, output, **values), *options.split()])
 
 
 def train(cfg: Any, *, resume: bool = False, after_step: Callable[[Trainer], Any] | None = None) -> Trainer:

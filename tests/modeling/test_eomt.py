@@ -73,6 +73,11 @@ def test_outputs_can_be_left_out() -> None:
     assert {*build(off).eval()([{"image": torch.zeros(3, 64, 64)}])[0]} == {"sem_seg", "head_outputs"}
 
 
+def test_images_larger_than_the_square_are_not_cut() -> None:
+    with pytest.raises(ConfigError, match=r"pads images to 64 x 64 pixels, but .*MIN_SIZES 0 gives 65 x 40"):
+        build().eval()([{"image": torch.zeros(3, 65, 40)}])
+
+
 def test_images_are_padded_with_black() -> None:
     model = build()
     batch = model.preprocess_image([{"image": torch.full((3, 32, 64), 124.0)}]).tensor
@@ -141,6 +146,8 @@ def test_scores_of_windows_are_averaged() -> None:
         ("MODEL.TIMM.NORM FrozenBN", "a plain ViT has no NORM"),
         ("INPUT.MAX_SIZE_TEST 96", "pads images to 64 x 64 pixels, but INPUT.MAX_SIZE_TEST 96 allow larger ones"),
         ("INPUT.LSJ.ENABLED True INPUT.LSJ.SIZE 80", "INPUT.LSJ.SIZE 80"),
+        ("TEST.AUG.ENABLED True TEST.AUG.MAX_SIZE 96", "but TEST.AUG.MAX_SIZE 96 allow larger ones"),
+        ("MODEL.EOMT.WINDOWS True TEST.AUG.ENABLED True", "views of TEST.AUG are not evaluated in windows"),
         ("MODEL.TIMM.PATCH_SIZE 14", "expected a multiple of .* patch of 14 pixels, got 64"),
         ("MODEL.QUERIES.NUM_CLASSES 7", "NUM_CLASSES is 7, but the dataset toy needs 8"),
         ("MODEL.EOMT.ANNEALING_STARTS [0.1]", "expected 2 shares of the training"),

@@ -13,7 +13,7 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 from torch.nn import functional as F
 
 from segkit.config import check_class_counts, with_segkit_keys
-from segkit.modeling.backbones.plain_vit import PlainViT
+from segkit.modeling.backbones.plain_vit import SIZE_KEY, PlainViT
 from segkit.modeling.lazy_dict import LazyDict
 from segkit.modeling.queries.annealing import MaskAnnealing, build_annealing
 from segkit.modeling.queries.eomt_head import EoMTHead
@@ -89,6 +89,9 @@ class EoMT(QuerySegmentor):
         """
         cfg = with_segkit_keys(cfg)
         check_class_counts(cfg)
+        if cfg.MODEL.EOMT.WINDOWS and cfg.TEST.AUG.ENABLED:
+            problem = "the views of TEST.AUG are not evaluated in windows"
+            raise ConfigError(problem, where="MODEL.EOMT.WINDOWS", remedy="set TEST.AUG.ENABLED or it to False")
         blocks, queries = cfg.MODEL.EOMT.NUM_BLOCKS, cfg.MODEL.QUERIES.NUM_QUERIES
         annealing = build_annealing(blocks, cfg.MODEL.EOMT.ANNEALING_STARTS, cfg.MODEL.EOMT.ANNEALING_ENDS)
         backbone = _build_backbone(cfg)
@@ -119,7 +122,11 @@ class EoMT(QuerySegmentor):
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """See base class. As in the official code, images are padded with black, and then normalized."""
         images = [sample["image"].to(self.device, non_blocking=True).float() for sample in batched_inputs]
-        constraints = self.backbone.padding_constraints
+        constraints, side = self.backbone.padding_constraints, self.backbone.square_size
+        for image in images if side else ():
+            if max(image.shape[1:]) > side:  # which ImageList would cut
+                stated = "INPUT.MIN_SIZE_TEST, MIN_SIZE_TRAIN or TEST.AUG.MIN_SIZES 0"
+                raise _build_size_error(f"{stated} gives {image.shape[1]} x {image.shape[2]}", side)
         batch = ImageList.from_tensors(images, self.size_divisibility, padding_constraints=constraints)
         batch.tensor = (batch.tensor - self.pixel_mean) / self.pixel_std
         return batch
@@ -186,9 +193,14 @@ def _build_backbone(cfg: CfgNode) -> PlainViT:
     if eomt.WINDOWS:
         limits = {"INPUT.MIN_SIZE_TEST": inputs.MIN_SIZE_TEST, **limits}
         limits.pop("INPUT.MAX_SIZE_TEST")
+    if cfg.TEST.AUG.ENABLED:
+        limits["TEST.AUG.MAX_SIZE"] = cfg.TEST.AUG.MAX_SIZE
     if side and (too_large := {key: value for key, value in limits.items() if value > side}):
         stated = ", ".join(f"{key} {value}" for key, value in too_large.items())
-        problem = f"{NAME} pads images to {side} x {side} pixels, but {stated} allow larger ones"
-        remedy = f"set them to {side}, or MODEL.TIMM.IMAGE_SIZE to the largest, or to 0 for any size"
-        raise ConfigError(problem, where="MODEL.TIMM.IMAGE_SIZE", remedy=remedy)
+        raise _build_size_error(f"{stated} allow larger ones", side)
     return backbone
+
+
+def _build_size_error(problem: str, side: int) -> ConfigError:
+    remedy = f"set them to {side}, or MODEL.TIMM.IMAGE_SIZE to the largest, or to 0 for any size"
+    return ConfigError(f"{NAME} pads images to {side} x {side} pixels, but {problem}", where=SIZE_KEY, remedy=remedy)

@@ -8,6 +8,7 @@ number of queries, and no masks of all queries exist at the size of the output: 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -84,39 +85,41 @@ class QueryPostProcessor:
         is_thing = self.thing_ids[classes] != NO_THING
         return cut_masks(image, queries[is_thing], self.thing_ids[classes[is_thing]], scores[is_thing], scored=True)
 
-    def compute_semantic(self, image: QueryImage) -> torch.Tensor:
+    def compute_semantic(self, *views: QueryImage) -> torch.Tensor:
         """Sum the masks of the queries, weighted by their class probabilities.
 
         Args:
-            image: the predictions.
+            *views: the predictions, or those for several views of the image, with equal numbers of queries.
 
         Returns:
-            (K, H, W) float32 scores, at least 0.
+            (K, H, W) float32 scores, at least 0: the mean of the views.
         """
+        image = views[0]
         scores = image.mask_logits.new_empty((image.class_logits.shape[1] - 1, *image.sizes.size_hw)).float()
-        for rows, band in _compute_semantic_bands(image):
+        for rows, band in _compute_semantic_bands(views):
             scores[:, rows] = band
         return scores
 
-    def argmax_semantic(self, image: QueryImage) -> torch.Tensor:
+    def argmax_semantic(self, *views: QueryImage) -> torch.Tensor:
         """Find the class with the highest score of `compute_semantic` at each pixel, without K x H x W of them.
 
         Args:
-            image: the predictions.
+            *views: as for `compute_semantic`.
 
         Returns:
             (H, W) int64 classes, 0..K-1, the first of equal ones.
         """
-        classes = torch.empty(image.sizes.size_hw, dtype=torch.int64, device=image.mask_logits.device)
-        for rows, band in _compute_semantic_bands(image):
+        classes = torch.empty(views[0].sizes.size_hw, dtype=torch.int64, device=views[0].mask_logits.device)
+        for rows, band in _compute_semantic_bands(views):
             classes[rows] = band.max(0).indices
         return classes
 
-    def build_head_outputs(self, image: QueryImage) -> HeadOutputs:
+    def build_head_outputs(self, image: QueryImage, views: Sequence[QueryImage] = ()) -> HeadOutputs:
         """Build the input of the fusion methods: all queries whose best class is not "no object".
 
         Args:
             image: the predictions.
+            views: from which the semantic classes are computed; none: from the image.
 
         Returns:
             Instances and stuff masks in the order of the queries, their logits, and the best semantic class of each
@@ -132,7 +135,7 @@ class QueryPostProcessor:
         )
         queries = np.concatenate([group.queries for group in groups])
         logits = image.mask_logits.index_select(0, copy_to_device(queries, image.mask_logits.device))
-        semantic = SemanticScores(self.argmax_semantic(image).cpu().numpy(), self.stuff_ids, self.thing_ids)
+        semantic = SemanticScores(self.argmax_semantic(*views or [image]).cpu().numpy(), self.stuff_ids, self.thing_ids)
         return HeadOutputs(
             instances,
             semantic,
@@ -227,10 +230,12 @@ def _find_owners(masks: ResizedMasks, scores: torch.Tensor) -> tuple[torch.Tenso
     return owners, is_own, own_px
 
 
-def _compute_semantic_bands(image: QueryImage) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Rows of the output, and their (K, rows, W) semantic scores."""
-    weights = image.class_logits.float().softmax(1)[:, :-1].T
-    for rows, logits in ResizedMasks(image.mask_logits, image.sizes).bands():
-        with torch.autocast(logits.device.type, enabled=False):  # which would round scores to half precision
-            scores = weights @ logits.sigmoid_().flatten(1)
+def _compute_semantic_bands(views: Sequence[QueryImage]) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Rows of the output, and their (K, rows, W) semantic scores, the mean of the views."""
+    weights = [view.class_logits.float().softmax(1)[:, :-1].T / len(views) for view in views]
+    for bands in zip(*(ResizedMasks(view.mask_logits, view.sizes).bands() for view in views), strict=True):
+        with torch.autocast(weights[0].device.type, enabled=False):  # which would round scores to half precision
+            products = (w @ logits.sigmoid_().flatten(1) for w, (_, logits) in zip(weights, bands, strict=True))
+            scores = reduce(torch.add, products)
+        rows, logits = bands[0]
         yield rows, scores.unflatten(1, logits.shape[1:])

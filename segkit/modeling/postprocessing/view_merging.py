@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from segkit.fusion.paste import paste_masks
 from segkit.modeling.postprocessing.head_outputs import SemanticLogits
+from segkit.modeling.postprocessing.query_masks import QueryImage
+from segkit.modeling.postprocessing.query_views import LOWEST_PROB, flip_queries
 from segkit.modeling.postprocessing.resampling import Sizes
 from segkit.runtime.object_groups import MATCH_IOU, ObjectGroups
 from segkit.structures import CenterOffsets, InstanceMasks
-
-LOWEST_PROB = 1e-30  # whose logarithm is finite
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,13 @@ class ViewOutputs:
         instances: Instances with mask_probs.
         logits: (C, H, W) of the semantic head.
         centers: Of the center head.
+        queries: Of each view; `merge_queries` merges them.
     """
 
     instances: InstanceMasks | None = None
     logits: torch.Tensor | None = None
     centers: CenterOffsets | None = None
+    queries: tuple[QueryImage, ...] = ()
 
     @property
     def semantic(self) -> SemanticLogits:
@@ -55,6 +57,7 @@ class ViewOutputs:
             None if self.instances is None else _flip_instances(self.instances),
             None if self.logits is None else self.logits.flip(-1),
             centers,
+            tuple(map(flip_queries, self.queries)),
         )
 
 
@@ -62,7 +65,7 @@ def merge_views(views: Iterable[ViewOutputs], max_instances: int) -> ViewOutputs
     """Merge the views of an image, which are read one by one.
 
     Semantic: the mean of the probabilities (softmax). Instances: see `merge_instances`. Centers: the means of heatmaps
-    and offsets.
+    and offsets. Queries stay as they are, so that the scores of pixels can be averaged too.
 
     Args:
         views: One or more, of one size, flipped back.
@@ -74,8 +77,10 @@ def merge_views(views: Iterable[ViewOutputs], max_instances: int) -> ViewOutputs
     count, instances = 0, []
     probs: torch.Tensor | None = None
     centers: CenterOffsets | None = None
+    queries: tuple[QueryImage, ...] = ()
     for view in views:
         count += 1
+        queries += view.queries
         if view.instances is not None:
             instances.append(view.instances)
         if view.logits is not None:
@@ -89,6 +94,7 @@ def merge_views(views: Iterable[ViewOutputs], max_instances: int) -> ViewOutputs
         None
         if centers is None
         else CenterOffsets(centers.heatmap / np.float32(count), centers.offsets_yx / np.float32(count)),
+        queries,
     )
 
 

@@ -21,7 +21,9 @@ from segkit.modeling.postprocessing.map_outputs import detectron2_segments_info,
 from segkit.modeling.postprocessing.panoptic_tensors import to_segments
 from segkit.modeling.postprocessing.queries import QueryPostProcessor
 from segkit.modeling.postprocessing.query_masks import QueryImage
+from segkit.modeling.postprocessing.query_views import merge_queries
 from segkit.modeling.postprocessing.resampling import Sizes
+from segkit.modeling.postprocessing.view_merging import ViewOutputs
 from segkit.modeling.queries.criterion import QueryCriterion
 from segkit.modeling.queries.outputs import QueryOutputs
 from segkit.modeling.queries.targets import QueryTargetBuilder, TargetKind
@@ -159,12 +161,31 @@ class QuerySegmentor(nn.Module):
             of the fusion). Only "panoptic_seg" is computed at once.
         """
         images = self.predict_images(batched_inputs)
-        processor = self._build_post_processor()
-        maps: Sequence[tuple[torch.Tensor, Sequence[Segment]] | None] = [None] * len(images)
-        if "panoptic_seg" in self.outputs and images and self._fuses_on_device():
-            fused = processor.fuse(images)
-            maps = [(image.ids, segments) for image, segments in zip(fused, to_segments(fused), strict=True)]
-        return [self._build_output(processor, *image) for image in zip(images, maps, strict=True)]
+        return self._build_outputs(images, [[image] for image in images])
+
+    def compute_heads(self, batched_inputs: list[dict[str, Any]]) -> list[ViewOutputs]:
+        """Run the network alone, see `segkit.engine.test_time_augmentation`.
+
+        Args:
+            batched_inputs: As for `forward`.
+
+        Returns:
+            The queries of each image.
+        """
+        return [ViewOutputs(queries=(image,)) for image in self.predict_images(batched_inputs)]
+
+    def fuse_heads(self, outputs: ViewOutputs) -> LazyDict:
+        """Run the post-processing alone.
+
+        Args:
+            outputs: Of `compute_heads`, for one or more views of one image.
+
+        Returns:
+            As an image of `inference`: segments and instances of the merged queries, see `merge_queries`, and the mean
+            of the semantic scores of the views.
+        """
+        (output,) = self._build_outputs([merge_queries(outputs.queries)], [outputs.queries])
+        return output
 
     def predict_images(self, batched_inputs: list[dict[str, Any]]) -> list[QueryImage]:
         """Run the network alone.
@@ -207,15 +228,25 @@ class QuerySegmentor(nn.Module):
         fusion = self.fusion if isinstance(self.fusion, MaskArgmaxFusion) else MaskArgmaxFusion()
         return QueryPostProcessor(fusion, self.stuff_ids, self.thing_ids, self.most_instances)
 
+    def _build_outputs(self, images: Sequence[QueryImage], views: Sequence[Sequence[QueryImage]]) -> list[LazyDict]:
+        """The outputs of images; semantic scores are those of their views."""
+        processor = self._build_post_processor()
+        maps: Sequence[tuple[torch.Tensor, Sequence[Segment]] | None] = [None] * len(images)
+        if "panoptic_seg" in self.outputs and images and self._fuses_on_device():
+            fused = processor.fuse(images)
+            maps = [(image.ids, segments) for image, segments in zip(fused, to_segments(fused), strict=True)]
+        return [self._build_output(processor, *image) for image in zip(images, views, maps, strict=True)]
+
     def _build_output(
         self,
         processor: QueryPostProcessor,
         image: QueryImage,
+        views: Sequence[QueryImage],
         fused: tuple[torch.Tensor, Sequence[Segment]] | None,
     ) -> LazyDict:
         @cache
         def build_head_outputs() -> HeadOutputs:
-            outputs = processor.build_head_outputs(image)
+            outputs = processor.build_head_outputs(image, views)
             return outputs if self.rounding is None else self.rounding(outputs)
 
         masks = cache(lambda: processor.find_instances(image))
@@ -229,5 +260,5 @@ class QuerySegmentor(nn.Module):
             values["instances"] = LazyValue(lambda: to_instances(masks(), self.device))
             values["instance_masks"] = LazyValue(masks)
         if "sem_seg" in self.outputs:
-            values["sem_seg"] = LazyValue(lambda: processor.compute_semantic(image))
+            values["sem_seg"] = LazyValue(lambda: processor.compute_semantic(*views))
         return LazyDict(**values)
