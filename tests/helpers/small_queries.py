@@ -20,7 +20,8 @@ RECIPES = {
     "Mask2Former": (
         "toy/mask2former_R18",
         f"""{SIZES} MODEL.MASK2FORMER.ENCODER_LAYERS 1 MODEL.MASK2FORMER.DECODER_LAYERS 2
-        MODEL.MASK2FORMER.CHANNELS 32""",
+        MODEL.MASK2FORMER.CHANNELS 64 MODEL.BACKBONE.NAME build_swin_backbone MODEL.SWIN.EMBED_DIM 12
+        MODEL.SWIN.DEPTHS [1,1,1,1] MODEL.SWIN.NUM_HEADS [1,1,2,2]""",
     ),
     "EoMT": (
         "toy/eomt_tiny",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
 from operator import attrgetter
 from typing import Any
 
@@ -22,6 +23,7 @@ PARTS = {
     "roi_heads.mask_head": "layers",
     "sem_seg_head": "layers",
     "ins_embed_head": "layers",
+    "head": "forward",  # EoMT's runs the backbone too, and the blocks with queries
 }
 
 
@@ -93,6 +95,11 @@ def _to_float(outputs: Any) -> Any:
         return outputs.float() if outputs.is_floating_point() else outputs
     if isinstance(outputs, dict):
         return {key: _to_float(value) for key, value in outputs.items()}
+    if hasattr(outputs, "_fields"):  # a NamedTuple
+        return type(outputs)(*map(_to_float, outputs))
     if isinstance(outputs, (list, tuple)):
         return type(outputs)(map(_to_float, outputs))
+    if is_dataclass(outputs) and not isinstance(outputs, type):
+        values = {field.name: _to_float(getattr(outputs, field.name)) for field in fields(outputs)}
+        return replace(outputs, **values)
     return outputs

@@ -16,11 +16,12 @@ from segkit.data.class_counts import resolve_for_categories
 from segkit.data.mapper import read_image
 from segkit.data.toy import dataset as toy
 from segkit.engine.inference.model import SegmentationModel
-from segkit.engine.inference.precision import select_dtype
+from segkit.engine.inference.precision import select_dtype, set_precision
 from segkit.engine.setup import read_config
 from segkit.evaluation.predictions import build_coco_results, get_panoptic_prediction
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.engine.inference import CONFIG
+from tests.helpers import small_queries
 
 
 def build(weights: Path, *options: str, **arguments: Any) -> SegmentationModel:
@@ -131,6 +132,19 @@ def test_wrong_calls_are_refused(model: SegmentationModel, toy_folder: Path) -> 
         model("http://a/b.png")
     with pytest.raises(DatasetError, match="the image is missing"):
         model([path, "gone.png"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", small_queries.ARCHITECTURES)
+def test_mixed_precision_of_queries_changes_little(architecture: str) -> None:
+    network = small_queries.build(architecture).eval()
+    sample = small_queries.draw_sample()
+    (expected,) = network([sample])
+    set_precision(network, torch.bfloat16, torch.device("cpu"))
+    assert network.predict_images([sample])[0].mask_logits.dtype == torch.float32
+    (got,) = network([sample])
+    difference = (got["sem_seg"] - expected["sem_seg"]).abs().max()
+    assert 0 < difference < 0.05 * expected["sem_seg"].abs().max()
 
 
 def test_mixed_precision_changes_little(weights: Path, model: SegmentationModel, toy_folder: Path) -> None:

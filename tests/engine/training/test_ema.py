@@ -43,8 +43,16 @@ def test_a_decay_of_1_is_a_clear_error() -> None:
         WeightEMA(1.0)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "name"),
+    [
+        ("PanopticRCNN", "backbone.fpn_output2.weight"),
+        ("Mask2Former", "sem_seg_head.predictor.query_feat.weight"),
+        ("EoMT", "head.q.weight"),
+    ],
+)
 def test_a_resumed_training_has_the_same_averages_which_are_evaluated_and_written(
-    toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, name: str
 ) -> None:
     evaluated = []
 
@@ -54,10 +62,10 @@ def test_a_resumed_training_has_the_same_averages_which_are_evaluated_and_writte
 
     monkeypatch.setattr(Trainer, "test", staticmethod(test))
     options = {"SOLVER__EMA__ENABLED": True, "SOLVER__MAX_ITER": 4, "SOLVER__CHECKPOINT_PERIOD": 2}
-    whole = train(build_config(toy_folder, tmp_path / "whole", **options))
+    whole = train(build_config(toy_folder, tmp_path / "whole", architecture, **options))
     (tmp_path / "parts").mkdir()
     (tmp_path / "whole" / "model_0000001.pth").rename(tmp_path / "parts" / "model_0000001.pth")
-    resumed = train(build_config(toy_folder, tmp_path / "parts", **options), resume=True)
+    resumed = train(build_config(toy_folder, tmp_path / "parts", architecture, **options), resume=True)
     assert resumed.start_iter == 2
 
     average = read_weight_file(str(tmp_path / "whole" / "model_final_ema.pth"))["model"]
@@ -66,7 +74,6 @@ def test_a_resumed_training_has_the_same_averages_which_are_evaluated_and_writte
     assert all(torch.equal(value, again[name]) for name, value in average.items())
     assert all(torch.equal(value, evaluated[0][name]) for name, value in average.items())
     assert all(torch.equal(value, trained[name]) for name, value in whole.checkpointer.model.state_dict().items())
-    name = "backbone.fpn_output2.weight"
     assert not torch.equal(average[name], trained[name])
     assert read_segkit_entry(str(tmp_path / "whole" / "model_final_ema.pth"))["categories"]
     assert resumed.checkpointer.get_checkpoint_file().endswith("model_final.pth")

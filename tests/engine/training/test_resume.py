@@ -15,10 +15,15 @@ from segkit.utils.signals import Terminated
 from tests.helpers.small_training import build_config, compare_weights, train
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_stopped_training_goes_on_to_the_same_weights(toy_folder: Path, tmp_path: Path, workers: int) -> None:
-    whole = train(build_config(toy_folder, tmp_path / "whole"))
-    cfg = build_config(toy_folder, tmp_path / "parts", DATALOADER__NUM_WORKERS=workers)
+@pytest.mark.parametrize(
+    ("architecture", "workers"), [("PanopticRCNN", 0), ("PanopticRCNN", 2), ("Mask2Former", 0), ("EoMT", 0)]
+)
+def test_a_stopped_training_goes_on_to_the_same_weights(
+    toy_folder: Path, tmp_path: Path, architecture: str, workers: int
+) -> None:
+    """EoMT anneals its masks by the iteration, here to the end of the training."""
+    whole = train(build_config(toy_folder, tmp_path / "whole", architecture))
+    cfg = build_config(toy_folder, tmp_path / "parts", architecture, DATALOADER__NUM_WORKERS=workers)
 
     def stop(trainer: object) -> None:
         if trainer.iter == 1:  # no iteration of CHECKPOINT_PERIOD
