@@ -17,7 +17,8 @@ from detectron2.data.common import DatasetFromList
 from torch.utils.data import DataLoader, Dataset
 
 from segkit.engine.training.batches import BatchStream, Draw
-from segkit.engine.training.prefetch import Prefetcher, pack_sample, unpack_sample
+from segkit.engine.training.packing import pack_sample, unpack_sample
+from segkit.engine.training.prefetch import Prefetcher
 from segkit.engine.training.seeds import RETRY, SAMPLE, build_generator, seeded_generators
 from segkit.utils.errors import ConfigError, DatasetError, SegkitError, TrainingError
 from segkit.utils.text import abbreviate
@@ -91,7 +92,7 @@ class TrainingLoader:
         self.stream = BatchStream(wide, batch_size, seed=seed, shuffle=shuffle, repeats=repeats)
         self.fingerprint = compute_fingerprint(records)
         self.to_device = to_device if workers else None  # reading here sets the generators of the whole process
-        mapper = _PackingMapper(mapper) if self.to_device else mapper
+        mapper = _PackingMapper(mapper) if workers else mapper
         self.dataset = SeededDataset(records, mapper, seed=seed, skips_unreadable=max_unreadable > 0)
         self.max_unreadable = max_unreadable
         self.batches = 0
@@ -195,9 +196,7 @@ class TrainingLoader:
         """What gives the samples of the next step, and what was skipped."""
         parts = [self._read_part() for _ in range(self.parts)]
         unreadable = [line for part in parts for sample in part for line in sample.pop(UNREADABLE, ())]
-        if self.to_device is None:
-            return lambda: parts, unreadable
-        receive = self.to_device(parts)
+        receive = self.to_device(parts) if self.to_device else lambda: parts
         return lambda: [[unpack_sample(sample) for sample in part] for part in receive()], unreadable
 
     def _read_part(self) -> list[dict[str, Any]]:

@@ -11,10 +11,10 @@ import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 
 from segkit.data.map_masks import MapMasks
+from segkit.engine.training.packing import PackedMasks
 
 POLL_S = 0.1  # how often the thread looks whether it should end
 JOIN_S = 5  # how long the thread may take for it
-PACKED = "packed"  # key of a sample whose sem_seg travels as uint8
 
 
 class Prefetcher:
@@ -130,36 +130,8 @@ def map_tensors(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) ->
         return Instances(value.image_size, **fields)
     if type(value) is MapMasks:
         return MapMasks(function(value.numbers), function(value.values), function(value.rows))
+    if isinstance(value, PackedMasks):
+        return PackedMasks(function(value.bits), value.size_hw)
     if type(value) in (Boxes, BitMasks):
         return type(value)(function(value.tensor))
     return value
-
-
-def pack_sample(sample: dict[str, Any]) -> dict[str, Any]:
-    """Shrink the semantic map of a sample to bytes for the way to the GPU, if its values fit.
-
-    Args:
-        sample: with sem_seg (H, W) int64, or without.
-
-    Returns:
-        A sample for `unpack_sample`.
-    """
-    channels = sample.get("sem_seg")
-    if not isinstance(channels, torch.Tensor) or channels.dtype != torch.int64:
-        return sample
-    packed = channels.to(torch.uint8)
-    return {**sample, "sem_seg": packed, PACKED: True} if torch.equal(packed.long(), channels) else sample
-
-
-def unpack_sample(sample: dict[str, Any]) -> dict[str, Any]:
-    """Undo `pack_sample`.
-
-    Args:
-        sample: of `pack_sample`, on any device.
-
-    Returns:
-        The sample as it was.
-    """
-    if not sample.pop(PACKED, False):
-        return sample
-    return {**sample, "sem_seg": sample["sem_seg"].long()}

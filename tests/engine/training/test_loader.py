@@ -18,6 +18,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from segkit.data.map_masks import MapMasks
 from segkit.engine.training import loader as loaders
 from segkit.engine.training.loader import TrainingLoader, compute_fingerprint, count_usable_cpus
+from segkit.engine.training.packing import PackedMasks
 from segkit.engine.training.prefetch import DeviceCopy, map_tensors
 from segkit.engine.training.synchronisations import count_synchronisations
 from segkit.utils.errors import ConfigError, DatasetError, TrainingError
@@ -137,12 +138,14 @@ def test_tensors_of_structures_are_copied() -> None:
     instances = Instances((2, 3), gt_boxes=Boxes(torch.ones(1, 4)), gt_classes=torch.ones(1), name=["a"])
     instances.gt_masks = MapMasks(torch.ones(2, 3, dtype=torch.uint8), torch.ones(1, dtype=torch.uint8))
     instances.other_masks = BitMasks(torch.ones(1, 2, 3))
+    instances.packed_masks = PackedMasks.pack(instances.other_masks)
     sample = {"image": torch.zeros(3), "file_name": "a.png", "instances": instances}
     [[copied]] = map_tensors([[sample]], lambda tensor: tensor.to("meta"))
     assert copied["file_name"] == "a.png"
     assert copied["image"].device.type == "meta"
     fields = copied["instances"].get_fields()
     assert fields.pop("name") == ["a"]
+    assert fields.pop("packed_masks").bits.device.type == "meta"
     assert [type(field) for field in fields.values()] == [Boxes, torch.Tensor, MapMasks, BitMasks]
     assert {field.device.type for field in fields.values()} == {"meta"}
     assert fields["gt_masks"].rows.device.type == "meta"
