@@ -18,25 +18,13 @@ from segkit.modeling.lazy_dict import LazyDict
 from segkit.modeling.queries.annealing import MaskAnnealing, build_annealing
 from segkit.modeling.queries.eomt_head import EoMTHead
 from segkit.modeling.queries.outputs import QueryOutputs
-from segkit.modeling.queries.segmentor import FUSION, QuerySegmentor
+from segkit.modeling.queries.segmentor import QuerySegmentor, register_query_architecture
 from segkit.runtime.images import ALL_CHANNELS, GREY
-from segkit.structures.architecture_spec import PANOPTIC, QUERIES, ArchitectureSpec, register_architecture
 from segkit.utils.errors import ConfigError
 
 NAME, BUILDER = "EoMT", "build_timm_backbone"
 
-register_architecture(
-    ArchitectureSpec(
-        NAME,
-        targets=("instances", "semantic"),
-        outputs=(*PANOPTIC, "head_outputs"),
-        class_counts=QUERIES,
-        postprocessing="fusion",
-        needs_targets=False,
-        fusion=FUSION,
-        thing_channels="per_class",
-    )
-)
+register_query_architecture(NAME)
 
 
 @META_ARCH_REGISTRY.register()

@@ -14,25 +14,12 @@ from segkit.config import with_segkit_keys
 from segkit.modeling.queries import QueryOutputs
 from segkit.modeling.queries.masked_decoder import MaskedAttentionDecoder
 from segkit.modeling.queries.pixel_decoder import GROUPS, DeformablePixelDecoder
-from segkit.modeling.queries.segmentor import FUSION, QuerySegmentor
-from segkit.structures.architecture_spec import PANOPTIC, QUERIES, ArchitectureSpec, register_architecture
+from segkit.modeling.queries.segmentor import QuerySegmentor, register_query_architecture
 from segkit.utils.errors import ConfigError
 
-NAME = "Mask2Former"
 STRIDE = 32  # of the coarsest level, to whose multiples images are padded
 
-register_architecture(
-    ArchitectureSpec(
-        NAME,
-        targets=("instances", "semantic"),
-        outputs=(*PANOPTIC, "head_outputs"),
-        class_counts=QUERIES,
-        postprocessing="fusion",
-        needs_targets=False,
-        fusion=FUSION,
-        thing_channels="per_class",
-    )
-)
+register_query_architecture("Mask2Former")
 
 
 class Mask2FormerHead(nn.Module):

@@ -28,10 +28,30 @@ from segkit.modeling.queries.criterion import QueryCriterion
 from segkit.modeling.queries.outputs import QueryOutputs
 from segkit.modeling.queries.targets import QueryTargetBuilder, TargetKind
 from segkit.structures import NO_THING, THING_CHANNEL, HeadOutputs, Segment
-from segkit.structures.architecture_spec import PANOPTIC
+from segkit.structures.architecture_spec import PANOPTIC, QUERIES, ArchitectureSpec, register_architecture
 from segkit.utils.errors import ConfigError
 
 FUSION = "mask_argmax"
+
+
+def register_query_architecture(name: str) -> None:
+    """Add the spec of a mask transformer to the registry.
+
+    Args:
+        name: the value of MODEL.META_ARCHITECTURE.
+    """
+    register_architecture(
+        ArchitectureSpec(
+            name,
+            targets=("instances", "semantic"),
+            outputs=(*PANOPTIC, "head_outputs"),
+            class_counts=QUERIES,
+            postprocessing="fusion",
+            needs_targets=False,
+            fusion=FUSION,
+            thing_channels="per_class",
+        )
+    )
 
 
 class QuerySegmentor(nn.Module):
