@@ -22,7 +22,7 @@ import torch
 
 import segkit
 from segkit.engine.export.check import check_graph
-from segkit.engine.export.program import build_graph
+from segkit.engine.export.graphs import build_graph
 from segkit.engine.export.source import load_source
 from segkit.runtime.onnx_model import OnnxModel
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.structures import CategorySet, SemanticSpace
-from segkit.structures.graph_outputs import FORMAT_VERSION, METADATA, OUTPUTS
+from segkit.structures.graph_outputs import FORMAT_VERSION, METADATA
 from segkit.utils.errors import CheckpointError, ConfigError
 
 INSTALL = "pip install 'segkit[onnx]'"
@@ -26,8 +26,9 @@ class OnnxGraph:
         threads: of one image; 0: as many as onnxruntime chooses.
 
     Attributes:
-        metadata: what `describe_source` of segkit/engine/export wrote.
-        tasks: what the graph gives, keys of `OUTPUTS`.
+        path: as it was given.
+        metadata: what `describe_graph` of segkit/engine/export wrote.
+        tasks: what the graph gives, keys of `segkit.structures.graph_outputs.OUTPUTS`.
         categories: the classes, with their ids in the dataset.
         space: the channels of the semantic head.
 
@@ -51,11 +52,12 @@ class OnnxGraph:
             raise CheckpointError(
                 f"onnxruntime cannot load it ({cause})", where=path, remedy="export it again"
             ) from error
+        self.path = path
         self.metadata = _read_metadata(self.session, path)
         self.tasks: list[str] = self.metadata["tasks"]
         self.categories = CategorySet.from_coco(self.metadata["categories"], path)
         self.space: SemanticSpace = self.categories.build_semantic_space(self.metadata["thing_channels"])
-        self.output_names = [name for task in self.tasks for name in OUTPUTS[task]]
+        self.output_names = [output.name for output in self.session.get_outputs()]
 
     def run(self, images: NDArray[np.uint8], size_hw: tuple[int, int]) -> dict[str, NDArray[Any]]:
         """Run the graph.
@@ -65,8 +67,16 @@ class OnnxGraph:
             size_hw: (height, width) of the results.
 
         Returns:
-            The outputs by name, see `OUTPUTS`.
+            The outputs by name, see `segkit.structures.graph_outputs.OUTPUTS`.
+
+        Raises:
+            ConfigError: the images are larger than the square to which the graph pads them.
         """
+        height, width = images.shape[2:]
+        largest = self.metadata["input"].get("largest", 0)
+        if largest and max(height, width) > largest:
+            problem = f"it takes images of at most {largest} x {largest} pixels, got {height} x {width}"
+            raise ConfigError(problem, where=self.path, remedy="resize the images, or give a tile size")
         inputs = {"images": np.ascontiguousarray(images), "output_size": np.array(size_hw, dtype=np.int64)}
         return dict(zip(self.output_names, self.session.run(self.output_names, inputs), strict=True))
 

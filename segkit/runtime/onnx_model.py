@@ -18,7 +18,7 @@ from segkit.runtime.onnx_graph import OnnxGraph
 from segkit.runtime.resizing import resize_short_side
 from segkit.runtime.run_description import describe_weights
 from segkit.structures import CategorySet, InstanceMasks, PanopticSegmentation
-from segkit.structures.graph_outputs import INSTANCES, PANOPTIC, SEMANTIC
+from segkit.structures.graph_outputs import BOX_MASKS, IMAGE_MASKS, INSTANCES, PANOPTIC, SEMANTIC
 from segkit.structures.segment_table import read_segments
 
 
@@ -122,5 +122,11 @@ def _build_panoptic(results: dict[str, NDArray[Any]], categories: CategorySet) -
 
 def _build_instances(results: dict[str, NDArray[Any]], size_hw: tuple[int, int]) -> InstanceMasks:
     rows = results["classes"] >= 0
-    masks, boxes, scores = (results[name][rows] for name in ("masks", "boxes", "scores"))
-    return paste_masks(masks, boxes, scores, results["classes"][rows].astype(np.int64), size_hw)
+    boxes, scores, class_ids = (
+        results["boxes"][rows],
+        results["scores"][rows],
+        results["classes"][rows].astype(np.int64),
+    )
+    if IMAGE_MASKS in results:
+        return InstanceMasks.from_full(results[IMAGE_MASKS][rows], boxes, scores, class_ids)
+    return paste_masks(results[BOX_MASKS][rows], boxes, scores, class_ids, size_hw)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from detectron2.modeling import build_model
 
-from segkit.engine.export.graphs import Graph
+from segkit.engine.export.graph import Graph
 from segkit.engine.export.onnx_file import export_onnx
 from segkit.modeling import register_models
 from segkit.runtime.onnx_graph import OnnxGraph
@@ -41,7 +41,7 @@ class Source:
                     weight.add_(torch.randn_like(weight) * scale)
                 if "cls_score.weight" in name:
                     weight.mul_(0.1)  # scores differ: equal ones may come in any order
-                if "sem_seg_head.predictor" in name:
+                if name.startswith(("sem_seg_head.predictor.weight", "sem_seg_head.predictor.bias")):
                     weight.add_(torch.randn_like(weight))
 
 
@@ -55,6 +55,17 @@ def detector_config(arch: str, **values: Any) -> Any:
 def export(source: Source, path: Path, **options: Any) -> tuple[Graph, OnnxGraph]:
     """Export a model and load the file."""
     return export_onnx(source, path, **options), OnnxGraph(path, threads=1)
+
+
+def run_eagerly(graph: Graph) -> Any:
+    """A graph in torch, as `check_graph` runs files."""
+
+    @torch.no_grad()
+    def run(images: np.ndarray, size_hw: tuple[int, int]) -> dict[str, np.ndarray]:
+        results = graph(torch.from_numpy(images), torch.zeros(size_hw))
+        return {name: value.numpy() for name, value in zip(graph.output_names, results, strict=True)}
+
+    return run
 
 
 def build_images(count: int, size_hw: tuple[int, int], seed: int = 0) -> np.ndarray:

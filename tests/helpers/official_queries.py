@@ -21,6 +21,13 @@ def resize_masks(
     return F.interpolate(cropped, size=size_hw, mode="bilinear", align_corners=False)[0]
 
 
+def is_unambiguous(class_logits: torch.Tensor, masks: torch.Tensor) -> bool:
+    """Whether no comparison is within rounding, so that two versions of the rules must agree; masks: `resize_masks`."""
+    scores, _ = class_logits.softmax(1).max(1)
+    values = (scores[:, None, None] * masks.sigmoid()).sort(0).values
+    return bool(masks.abs().min() > 1e-4 and (len(values) < 2 or (values[1:] - values[:-1]).abs().min() > 1e-5))
+
+
 def fuse_panoptic(
     class_logits: torch.Tensor,
     masks: torch.Tensor,

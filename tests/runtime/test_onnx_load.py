@@ -40,10 +40,34 @@ def run_without_torch(code: str, *words: Any) -> subprocess.CompletedProcess[str
     return ran
 
 
+def save_graph(path: Path, nodes: list[Any], outputs: dict[str, Any], constants: list[Any], task: str) -> Path:
+    """Write a file as `segkit export onnx` does; outputs: name -> (type, shape)."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    inputs = [
+        helper.make_tensor_value_info("images", TensorProto.UINT8, ["B", 3, "h", "w"]),
+        helper.make_tensor_value_info("output_size", TensorProto.INT64, [2]),
+    ]
+    named = [helper.make_tensor_value_info(name, *output) for name, output in outputs.items()]
+    graph = helper.make_graph(nodes, "graph", inputs, named, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    content = {
+        "version": FORMAT_VERSION,
+        "tasks": [task],
+        "input": {"format": "RGB", "channels": 3, "min_size": 0, "max_size": 0, "largest": 60},
+        "categories": CATEGORIES,
+        "thing_channels": "per_class",
+    }
+    helper.set_model_props(model, {METADATA: json.dumps(content)})
+    onnx.save(model, str(path))
+    return path
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A network that takes pixels of a red value above 127 for bright."""
-    onnx = pytest.importorskip("onnx", reason="pip install 'segkit[onnx]'")
+    pytest.importorskip("onnx", reason="pip install 'segkit[onnx]'")
     pytest.importorskip("onnxruntime", reason="pip install 'segkit[onnx]'")
     from onnx import TensorProto, helper
 
@@ -57,23 +81,8 @@ def file(tmp_path: Path) -> Path:
         helper.make_tensor("zero", TensorProto.INT64, [], [0]),
         helper.make_tensor("limit", TensorProto.FLOAT, [], [127.0]),
     ]
-    inputs = [
-        helper.make_tensor_value_info("images", TensorProto.UINT8, ["B", 3, "h", "w"]),
-        helper.make_tensor_value_info("output_size", TensorProto.INT64, [2]),
-    ]
-    outputs = [helper.make_tensor_value_info("semantic_ids", TensorProto.INT32, ["B", "H", "W"])]
-    graph = helper.make_graph(nodes, "bright", inputs, outputs, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    content = {
-        "version": FORMAT_VERSION,
-        "tasks": ["semantic"],
-        "input": {"format": "RGB", "channels": 3, "min_size": 0, "max_size": 0},
-        "categories": CATEGORIES,
-        "thing_channels": "per_class",
-    }
-    helper.set_model_props(model, {METADATA: json.dumps(content)})
-    onnx.save(model, str(tmp_path / "model.onnx"))
-    return tmp_path / "model.onnx"
+    outputs = {"semantic_ids": (TensorProto.INT32, ["B", "H", "W"])}
+    return save_graph(tmp_path / "model.onnx", nodes, outputs, constants, "semantic")
 
 
 def test_it_predicts_without_torch(file: Path) -> None:
@@ -99,6 +108,38 @@ def test_the_command_predicts_a_folder_without_torch(file: Path, tmp_path: Path)
     }
     assert Image.open(tmp_path / "out/overlays/b/b.png").size == (3, 2)
     assert json.loads((tmp_path / "out/labels/classes.json").read_text()) == ["dark", "bright"]
+
+
+# Prints the box, the score, the class and the pixels of each instance.
+INSTANCES = """
+import numpy as np, segkit
+found = segkit.load(sys.argv[1])(np.zeros((2, 3, 3), dtype=np.uint8)).instances
+print(*found.boxes_xyxy.tolist(), found.scores.tolist(), found.class_ids.tolist(), found.to_full().astype(int).tolist())
+"""
+
+
+def test_masks_that_fill_the_image_are_read(file: Path) -> None:
+    """Two rows of three have an instance."""
+    from onnx import TensorProto, helper
+
+    masks = [[[1, 0, 0], [1, 1, 0]], [[1, 1, 1], [1, 1, 1]], [[0, 0, 1], [0, 0, 0]]]
+    values = {
+        "boxes": (TensorProto.FLOAT, [1, 3, 4], [0, 0, 2, 2, 0, 0, 0, 0, 2, 0, 3, 1]),
+        "scores": (TensorProto.FLOAT, [1, 3], [0.75, 0, 0.5]),
+        "classes": (TensorProto.INT32, [1, 3], [1, -1, 0]),
+        "image_masks": (TensorProto.BOOL, [1, 3, 2, 3], np.ravel(masks).tolist()),
+    }
+    nodes = [helper.make_node("Identity", [f"{name}_"], [name]) for name in values]
+    constants = [helper.make_tensor(f"{name}_", *value) for name, value in values.items()]
+    outputs = {name: value[:2] for name, value in values.items()}
+    path = save_graph(file.with_name("queries.onnx"), nodes, outputs, constants, "instances")
+    expected = f"[0.0, 0.0, 2.0, 2.0] [2.0, 0.0, 3.0, 1.0] [0.75, 0.5] [1, 0] {[masks[0], masks[2]]}\n"
+    assert run_without_torch(INSTANCES, path).stdout == expected
+
+
+def test_images_that_are_too_large_are_refused(file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"takes images of at most 60 x 60 pixels, got 8 x 61; .* tile size"):
+        segkit.load(file)(np.zeros((8, 61, 3), dtype=np.uint8))
 
 
 def test_lists_iterators_and_tiles_are_taken_as_by_a_model_in_torch(file: Path) -> None:

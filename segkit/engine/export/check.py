@@ -12,25 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from segkit.engine.export.detections import detect, propose
-from segkit.engine.export.graphs import Graph
-from segkit.fusion.paste import MASK_THRESHOLD
-from segkit.modeling.postprocessing.detections import scale_boxes
-from segkit.modeling.postprocessing.majority_vote import Centers, compute_distances, find_centers, resize_centers
-from segkit.modeling.postprocessing.paste import paste_each
-from segkit.modeling.postprocessing.resampling import Sizes, resize_logits
+from segkit.engine.export.graph import Graph
+from segkit.engine.export.ties import SEED, find_ties
 from segkit.runtime.resizing import resize_short_side
-from segkit.structures.graph_outputs import INSTANCES, PANOPTIC, SEMANTIC
+from segkit.structures.graph_outputs import IMAGE_MASKS, INSTANCES, PANOPTIC, SEMANTIC
 from segkit.structures.segment_table import read_segments
 from segkit.utils.errors import ConfigError
 
-ROUNDING = 1e-3  # of probabilities, and of logits as a share of the largest: more than two runtimes differ by
-EQUAL_SCORES = 1e-5
-EQUAL_HEATS = 1e-4  # as a share of the largest
-EQUAL_DISTANCES_PX = 0.01  # from two centers
 MAX_BOX_PX, MAX_SCORE = 0.1, 1e-3  # largest difference of equal boxes and scores
 GENERATED = (((160, 224), (160, 224), 1), ((139, 203), (180, 260), 3))  # sizes of images and results, and the batch
-SEED = 0
 
 Run = Callable[[NDArray[np.uint8], tuple[int, int]], dict[str, NDArray[Any]]]
 
@@ -76,7 +66,7 @@ def check_graph(
         seconds = (
             f"{(ran - started) / len(batch):.2f} s exported, {(time.perf_counter() - ran) / len(batch):.2f} s torch"
         )
-        ties = _find_ties(graph, batch, size_hw)
+        ties = find_ties(graph, batch, size_hw)
         for row, (output, tied) in enumerate(zip(expected, ties, strict=True)):
             own = {name: values[row] for name, values in results.items()}
             lines, passed = [], True
@@ -94,7 +84,8 @@ def _generate_batches(
     random = np.random.default_rng(SEED)
     channels = graph.model.pixel_mean.shape[0]
     for free_size, size_hw, count in GENERATED:
-        height, width = fixed_size or free_size
+        most = graph.square_size or max(free_size)
+        height, width = fixed_size or (min(free_size[0], most), min(free_size[1], most))
         coarse = torch.from_numpy(random.random((count, channels, 5, 7), dtype=np.float32))
         blobs = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear").numpy()
         noise = random.random(blobs.shape, dtype=np.float32)
@@ -126,57 +117,6 @@ def _run_model(graph: Graph, batch: NDArray[np.uint8], size_hw: tuple[int, int])
     return [graph.model([{"image": each, "height": size_hw[0], "width": size_hw[1]}])[0] for each in tensors]
 
 
-@torch.no_grad()
-def _find_ties(graph: Graph, batch: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.bool_]:
-    """(B, H, W): pixels that rounding decides: of equal logits, instances or centers, or on the edge of a mask."""
-    images = torch.from_numpy(batch.copy()).to(graph.model.pixel_mean.device)
-    features = graph.model.backbone(graph.preprocess(images))
-    image_size = images.shape[2], images.shape[3]
-    ties = torch.zeros((len(images), *size_hw), dtype=torch.bool, device=images.device)
-    if hasattr(graph.model, "sem_seg_head"):
-        coarse, scale = graph.compute_logits(features)
-        logits = resize_logits(coarse, Sizes(image_size, size_hw, scale))
-        best = logits.topk(min(2, logits.shape[1]), dim=1).values
-        ties |= (best[:, 0] - best[:, -1]) <= ROUNDING * logits.abs().amax()
-    if graph.has_centers:
-        heat, offsets_yx, center_sizes = graph.compute_centers(features, Sizes(image_size, size_hw))
-        heatmap, points_yx = resize_centers(heat, offsets_yx, center_sizes)
-        distances, owners = _find_nearest_centers(points_yx, find_centers(heatmap, graph.model.fusion))
-        ties |= (distances[:, 1] - distances[:, 0]) <= EQUAL_DISTANCES_PX
-        # Of peaks that are equally high but for rounding, either may suppress the other, or be the last of the top k.
-        noise = torch.from_numpy(np.random.default_rng(SEED).random(heatmap.shape, dtype=np.float32)).to(heatmap)
-        for shift in (noise, -noise):
-            shifted = heatmap + EQUAL_HEATS * heatmap.amax() * shift
-            ties |= _find_nearest_centers(points_yx, find_centers(shifted, graph.model.fusion))[1] != owners
-    elif INSTANCES in graph.tasks or PANOPTIC in graph.tasks:
-        proposals = propose(graph.model.proposal_generator, features, image_size)
-        detections = detect(graph.model.roi_heads, features, *proposals, image_size)
-        boxes, _ = scale_boxes(detections.boxes_xyxy, image_size, size_hw)
-        scores, before = detections.scores, torch.zeros_like(ties)
-        for row, probs, mask, _ in paste_each(detections._replace(boxes_xyxy=boxes), size_hw):
-            ties |= (probs - MASK_THRESHOLD).abs() <= ROUNDING
-            if row:  # of equal scores either may be first in the fusion
-                ties |= ((scores[:, row - 1] - scores[:, row]) <= EQUAL_SCORES)[:, None, None] & (mask | before)
-            before = mask
-    return ties.cpu().numpy()
-
-
-def _find_nearest_centers(
-    points_yx: tuple[torch.Tensor, torch.Tensor], centers: Centers
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each pixel the (B, 2, H, W) distances of the two nearest centers, and the (B, H, W) position of one."""
-    count, height, width = len(centers.positions), *points_yx[0].shape[1:]
-    nearest = torch.full((count, 2, height, width), torch.inf, device=centers.positions.device)
-    rows = torch.zeros_like(nearest, dtype=torch.int64)
-    done = 0
-    for step in compute_distances(points_yx, centers):
-        numbers = torch.arange(done, done + step.shape[1], device=rows.device)[:, None, None].expand_as(step)
-        nearest, best = torch.cat([nearest, step], dim=1).topk(2, dim=1, largest=False)
-        rows, done = torch.cat([rows, numbers], dim=1).gather(1, best), done + step.shape[1]
-    first = rows[:, 0]
-    return nearest, centers.positions.gather(1, first.flatten(1)).view_as(first)
-
-
 def _compare_semantic(own: dict[str, Any], output: Any, ties: NDArray[np.bool_]) -> tuple[str, bool]:
     different = own["semantic_ids"] != output["sem_seg"].argmax(0).cpu().numpy()
     return _describe_pixels(different, ties)
@@ -203,6 +143,8 @@ def _compare_panoptic(own: dict[str, Any], output: Any, ties: NDArray[np.bool_])
 
 def _compare_instances(own: dict[str, Any], output: Any, ties: NDArray[np.bool_]) -> tuple[str, bool]:
     instances = output["instances"]
+    if IMAGE_MASKS in own:
+        return _compare_image_masks(own, instances, ties)
     fields = instances.pred_boxes.tensor, instances.scores, instances.pred_classes
     boxes, scores, classes = (field.detach().cpu().numpy() for field in fields)
     is_row = own["classes"] >= 0
@@ -221,6 +163,28 @@ def _compare_instances(own: dict[str, Any], output: Any, ties: NDArray[np.bool_]
     numbers = f"boxes differ by at most {box_px:.1g} px, scores by {score_difference:.1g}"
     text = f"{len(boxes) - lost} of {len(boxes)} instances, {int(free.sum())} more; {numbers}"
     return text, lost == 0 and not free.any() and score_difference <= MAX_SCORE
+
+
+def _compare_image_masks(own: dict[str, Any], instances: Any, ties: NDArray[np.bool_]) -> tuple[str, bool]:
+    """An instance is equal to one of its class and score whose mask differs in tied pixels only."""
+    fields = instances.pred_masks, instances.scores, instances.pred_classes
+    masks, scores, classes = (field.detach().cpu().numpy() for field in fields)
+    free = np.flatnonzero(own["classes"] >= 0).tolist()
+    lost, differ_px = 0, 0
+    for mask, score, class_id in zip(masks, scores, classes, strict=True):
+        alike = [
+            row for row in free if own["classes"][row] == class_id and abs(own["scores"][row] - score) <= MAX_SCORE
+        ]
+        differences = {row: mask ^ own[IMAGE_MASKS][row] for row in alike}
+        nearest = min(alike, key=lambda row: int(differences[row].sum()), default=None)
+        if nearest is None or (differences[nearest] & ~ties).any():
+            lost += bool((mask & ~ties).any())
+            continue
+        free.remove(nearest)
+        differ_px += int(differences[nearest].sum())
+    more = sum(bool((own[IMAGE_MASKS][row] & ~ties).any()) for row in free)
+    text = f"{len(masks) - lost} of {len(masks)} instances, {more} more; {differ_px} pixels of them differ by rounding"
+    return text, lost == 0 and more == 0
 
 
 def _describe_pixels(different: NDArray[np.bool_], ties: NDArray[np.bool_]) -> tuple[str, bool]:

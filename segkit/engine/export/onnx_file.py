@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from segkit import __version__
-from segkit.engine.export.graphs import Graph
-from segkit.engine.export.program import build_graph, export_program, named_errors, require_torch
-from segkit.engine.export.source import describe_source
-from segkit.structures.graph_outputs import FORMAT_VERSION, METADATA
+from segkit.engine.export.graph import Graph
+from segkit.engine.export.graphs import build_graph
+from segkit.engine.export.program import export_program, named_errors, require_torch
+from segkit.engine.export.source import describe_graph
+from segkit.structures.graph_outputs import METADATA
 from segkit.utils.errors import ConfigError
 from segkit.utils.files import replacing
 
@@ -57,8 +58,7 @@ def export_onnx(
         onnx_program = torch.onnx.export(program, dynamo=True, verbose=False, **options)
     assert onnx_program is not None
     _take_output_size(onnx_program.model)
-    metadata = {**describe_source(source), "version": FORMAT_VERSION, "tasks": graph.tasks}
-    onnx_program.model.metadata_props[METADATA] = json.dumps(metadata, ensure_ascii=False)
+    onnx_program.model.metadata_props[METADATA] = json.dumps(describe_graph(source, graph), ensure_ascii=False)
     onnx_program.model.producer_name, onnx_program.model.producer_version = "segkit", __version__
     with replacing(Path(path)) as temporary:
         onnx_program.save(temporary)

@@ -5,44 +5,25 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
-from segkit.engine.export.graphs import Graph, choose_tasks
+from segkit.engine.export.graph import Graph
 from segkit.utils.errors import ConfigError
 
-EXAMPLE_BATCH, EXAMPLE_CELLS = 2, (3, 4)  # at least 2 of everything: torch takes a size of 1 for a constant
-EXAMPLE_SIDE, EXAMPLE_CANVAS = 96, (120, 150)  # pixels; sizes that no other part of the graph has
+EXAMPLE_BATCH = 2  # at least 2 of everything: torch takes a size of 1 for a constant
+EXAMPLE_CANVAS = 120, 150  # pixels; sizes that no other part of the graph has
 OLDEST_TORCH = 2, 11
 OPERATOR = re.compile(r"target=(?:torch\.ops\.)?([\w.:]+)")
-
-
-def build_graph(source: Any, tasks: Sequence[str] | None) -> Graph:
-    """Build the module that is exported.
-
-    Args:
-        source: see `segkit.engine.export.onnx_file.export_onnx`.
-        tasks: see `segkit.engine.export.onnx_file.export_onnx`.
-
-    Returns:
-        The module, in evaluation mode.
-
-    Raises:
-        ConfigError: the model does not give a task, or a part of it cannot be exported.
-    """
-    chosen = choose_tasks(source.model, tasks)
-    swap_channels = source.cfg.INPUT.FORMAT == "BGR"
-    return Graph(source.model, chosen, swap_channels, len(source.space.names)).eval()
 
 
 def export_program(graph: Graph, fixed_size: tuple[int, int] | None, name: str) -> torch.export.ExportedProgram:
     """Trace a graph with torch.export: any batch, and any height and width unless they are fixed.
 
     Args:
-        graph: of `build_graph`.
+        graph: of `segkit.engine.export.graphs.build_graph`.
         fixed_size: (h, w) of all images; None: any.
         name: of the architecture, for errors.
 
@@ -52,13 +33,10 @@ def export_program(graph: Graph, fixed_size: tuple[int, int] | None, name: str) 
     Raises:
         ConfigError: torch cannot export a part of it, or it works for one size only.
     """
-    side = [
-        max(-(-EXAMPLE_SIDE // step), cells) * step
-        for step, cells in zip(graph.multiple_hw, EXAMPLE_CELLS, strict=True)
-    ]
+    graph.check_size(fixed_size)
     channels = graph.model.pixel_mean.shape[0]
     device = graph.model.pixel_mean.device
-    images = torch.zeros((EXAMPLE_BATCH, channels, *(fixed_size or side)), dtype=torch.uint8, device=device)
+    images = torch.zeros((EXAMPLE_BATCH, channels, *(fixed_size or graph.example_hw)), dtype=torch.uint8, device=device)
     canvas = torch.zeros(EXAMPLE_CANVAS, dtype=torch.uint8, device=device)
     auto, static = torch.export.Dim.AUTO, torch.export.Dim.STATIC
     of_side = static if fixed_size else auto

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from segkit import __version__
+from segkit.engine.export.graph import Graph
 from segkit.engine.inference.loading import find_model
 from segkit.engine.inference.model import SegmentationModel
 from segkit.engine.setup import read_config
+from segkit.structures.graph_outputs import FORMAT_VERSION
 
 # The weights in their own layout on the CPU, where nothing is compiled.
 PLAIN = ("MODEL.DEVICE", "cpu", "TEST.INFERENCE.COMPILE", "False", "TEST.INFERENCE.CHANNELS_LAST", "False")
@@ -61,3 +63,19 @@ def describe_source(source: Any) -> dict[str, Any]:
         "categories": source.categories.to_coco(),
         "thing_channels": cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS,
     }
+
+
+def describe_graph(source: Any, graph: Graph) -> dict[str, Any]:
+    """Collect what a program that runs an exported graph must know of it.
+
+    Args:
+        source: a loaded model, see `describe_source`.
+        graph: of the model.
+
+    Returns:
+        A JSON object: that of `describe_source`, with the largest side of an image if there is one.
+    """
+    description = describe_source(source)
+    if graph.square_size:
+        description["input"]["largest"] = graph.square_size
+    return {**description, "version": FORMAT_VERSION, "tasks": graph.tasks, "outputs": graph.output_names}

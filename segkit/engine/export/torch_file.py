@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from segkit.engine.export import operators  # noqa: F401  # programs with detectors use what it registers
-from segkit.engine.export.graphs import Graph
-from segkit.engine.export.program import build_graph, export_program, require_torch
-from segkit.engine.export.source import describe_source
-from segkit.structures.graph_outputs import FORMAT_VERSION, METADATA, OUTPUTS
+from segkit.engine.export.graph import Graph
+from segkit.engine.export.graphs import build_graph
+from segkit.engine.export.program import export_program, require_torch
+from segkit.engine.export.source import describe_graph
+from segkit.structures.graph_outputs import METADATA
 from segkit.utils.errors import CheckpointError, ConfigError
 from segkit.utils.files import replacing
 
@@ -47,8 +48,7 @@ def export_torch(
     require_torch()
     graph = build_graph(source, tasks)
     program = export_program(graph, fixed_size, source.cfg.MODEL.META_ARCHITECTURE)
-    metadata = {**describe_source(source), "version": FORMAT_VERSION, "tasks": graph.tasks}
-    extra = {METADATA_FILE: json.dumps(metadata, ensure_ascii=False)}
+    extra = {METADATA_FILE: json.dumps(describe_graph(source, graph), ensure_ascii=False)}
     with replacing(Path(path)) as temporary, temporary.open("wb") as file:
         torch.export.save(program, file, extra_files=extra)
     return graph
@@ -71,12 +71,11 @@ def load_torch_program(path: str | Path) -> Callable[[NDArray[np.uint8], tuple[i
     try:
         with Path(path).open("rb") as file:
             program: Any = torch.export.load(file, extra_files=extra).module()
-        tasks = json.loads(extra[METADATA_FILE])["tasks"]
+        names = json.loads(extra[METADATA_FILE])["outputs"]
     except Exception as error:  # torch has no common class for damaged files
         cause = " ".join(str(error).split())[:160]
         problem = f"expected a file of `segkit export torch`, torch cannot load it ({cause})"
         raise CheckpointError(problem, where=path, remedy="export the model again") from error
-    names = [name for task in tasks for name in OUTPUTS[task]]
 
     @torch.no_grad()
     def run(images: NDArray[np.uint8], size_hw: tuple[int, int]) -> dict[str, NDArray[Any]]:
@@ -84,7 +83,7 @@ def load_torch_program(path: str | Path) -> Callable[[NDArray[np.uint8], tuple[i
             results = program(torch.from_numpy(images.copy()), torch.zeros(size_hw, dtype=torch.uint8))
         except AssertionError as error:  # of a condition on the sizes
             height, width = images.shape[2:]
-            remedy = "export with this --fixed-size, or give larger images"
+            remedy = "export with this --fixed-size, or resize the images"
             raise ConfigError(f"it takes no images of {height} x {width} pixels", where=path, remedy=remedy) from error
         return {name: result.numpy() for name, result in zip(names, results, strict=True)}
 

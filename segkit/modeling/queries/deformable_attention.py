@@ -70,9 +70,10 @@ class MultiScaleDeformableAttention(nn.Module):
         offsets = self.sampling_offsets(query).unflatten(2, (heads, levels, points, 2))
         weights = self.attention_weights(query).unflatten(2, (heads, levels * points)).softmax(dim=3)
         weights = weights.unflatten(3, (levels, points))
-        sizes_wh = torch.tensor([[width, height] for height, width in sizes_hw], device=query.device).to(query.dtype)
+        x, y = positions.unbind(1)  # times numbers, not a tensor of them: torch.export would take them for constants
+        levels_xy = [torch.stack([x * width, y * height], dim=1) for height, width in sizes_hw]
         # In pixels of each level, 0 in the middle of the first one: (N, Q, heads, levels, points, 2).
-        points_xy = (positions[:, None] * sizes_wh - 0.5)[:, None, :, None] + offsets
+        points_xy = (torch.stack(levels_xy, dim=1) - 0.5)[:, None, :, None] + offsets
         is_plain = query.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
         sample = sample_by_rows if is_plain else sample_by_grid
         return self.output_proj(sample(values, points_xy, weights, sizes_hw))
@@ -99,8 +100,8 @@ def sample_by_grid(
     for level, (height, width) in enumerate(sizes_hw):
         start = sum(h * w for h, w in sizes_hw[:level])
         level_map = maps[:, :, start : start + height * width].unflatten(2, (height, width))
-        grid = torch.stack([points_xy[:, :, level, :, 0] / width, points_xy[:, :, level, :, 1] / height], dim=-1)
-        grid = 2 * grid + points_xy.new_tensor([1 / width - 1, 1 / height - 1])
+        axes = zip(points_xy[:, :, level].unbind(-1), (width, height), strict=True)
+        grid = torch.stack([2 * (points / side) + (1 / side - 1) for points, side in axes], dim=-1)
         samples.append(F.grid_sample(level_map, grid, mode="bilinear", padding_mode="zeros", align_corners=False))
     # (N * heads, C, Q, levels * points)
     weights = weights.transpose(1, 2).reshape(images * heads, 1, queries, len(sizes_hw) * points)

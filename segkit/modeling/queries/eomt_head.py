@@ -68,7 +68,7 @@ class EoMTHead(nn.Module):
             The predictions before each block and, as the last one, after all. Mask logits have stride `MASK_STRIDE`.
         """
         values, rope, grid_hw = backbone(images)
-        values = torch.cat([self.q.weight.expand(len(values), -1, -1).to(values.dtype), values], dim=1)
+        values = torch.cat([self.q.weight.expand(values.shape[0], -1, -1).to(values.dtype), values], dim=1)
         outputs = []
         for number in range(self.blocks):
             mask = None

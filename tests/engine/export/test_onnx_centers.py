@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from segkit.config import load_config
 from segkit.engine.export.check import check_graph
-from segkit.engine.export.graphs import Graph, choose_tasks
+from segkit.engine.export.graphs import build_graph, choose_tasks
 from segkit.structures import CategorySet
 from segkit.utils.errors import ConfigError
-from tests.helpers.exported import Source, export
+from tests.helpers.exported import Source, export, run_eagerly
 
 CATEGORIES = CategorySet.from_coco(
     [{"id": number, "name": f"class {number}", "isthing": int(number < 4)} for number in range(1, 6)], "categories"
@@ -51,15 +50,9 @@ def count_things(line: str) -> int:
 
 def test_the_graph_in_torch_equals_the_model() -> None:
     source = build_source()
-    graph = Graph(source.model, choose_tasks(source.model, None), swap_channels=True, channels=5).eval()
+    graph = build_graph(source, None)
     assert graph.output_names == ["semantic_ids", "segment_ids", "segments", "errors"]
-
-    @torch.no_grad()
-    def run(images: np.ndarray, size_hw: tuple[int, int]) -> dict[str, np.ndarray]:
-        results = graph(torch.from_numpy(images), torch.zeros(size_hw))
-        return {name: value.numpy() for name, value in zip(graph.output_names, results, strict=True)}
-
-    checks = [*check_graph(source, graph, run)]
+    checks = [*check_graph(source, graph, run_eagerly(graph))]
     assert [check.passed for check in checks] == [True] * 4
     assert all(count_things(check.lines[1]) > 3 for check in checks)
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from tests.helpers.exported import Source, build_images, detector_config, export
+from tests.helpers.exported import Source, build_images, detector_config, export, run_eagerly
 
 pytest.importorskip("onnxscript", reason="pip install 'segkit[onnx]'")
 pytest.importorskip("onnxruntime", reason="pip install 'segkit[onnx]'")
 
 from segkit.engine.export.check import check_graph
-from segkit.engine.export.graphs import Graph, choose_tasks
+from segkit.engine.export.graph import Graph
+from segkit.engine.export.graphs import build_graph
 from segkit.engine.export.operators_on_cpu import describe_operators
 from segkit.structures.segment_table import read_segments
 from segkit.utils.errors import ConfigError
@@ -23,18 +23,9 @@ SIZES = [(96, 128), (70, 101)]
 STANDARD, CASCADE = "StandardROIHeads", "CascadeROIHeads"
 
 
-def build_graph(arch: str, roi_heads: str = STANDARD, **values: Any) -> tuple[Source, Graph]:
+def build(arch: str, roi_heads: str = STANDARD, **values: Any) -> tuple[Source, Graph]:
     source = Source(detector_config(arch, roi_heads=roi_heads, **values))
-    return source, Graph(source.model, choose_tasks(source.model, None), swap_channels=True, channels=6).eval()
-
-
-def run_eagerly(graph: Graph) -> Any:
-    @torch.no_grad()
-    def run(images: np.ndarray, size_hw: tuple[int, int]) -> dict[str, np.ndarray]:
-        results = graph(torch.from_numpy(images), torch.zeros(size_hw))
-        return {name: value.numpy() for name, value in zip(graph.output_names, results, strict=True)}
-
-    return run
+    return source, build_graph(source, None)
 
 
 @pytest.mark.slow
@@ -43,7 +34,7 @@ def run_eagerly(graph: Graph) -> Any:
     [("PanopticRCNN", STANDARD), ("PanopticFPN", CASCADE)],
 )
 def test_the_graph_in_torch_equals_the_model(arch: str, roi_heads: str) -> None:
-    source, graph = build_graph(arch, roi_heads)
+    source, graph = build(arch, roi_heads)
     checks = [*check_graph(source, graph, run_eagerly(graph))]
     assert [check.passed for check in checks] == [True] * 4
     assert all("0 of" in line for check in checks for line in check.lines if line.startswith("semantic"))
@@ -53,7 +44,7 @@ def test_parts_that_cannot_be_exported_are_named() -> None:
     cases = {"MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIPool", "MODEL.MASK_ON": False, "TEST.DETECTIONS_PER_IMAGE": -1}
     for key, value in cases.items():
         with pytest.raises(ConfigError, match=key.split(".")[-1]):
-            build_graph("GeneralizedRCNN", **{key.replace(".", "__"): value})
+            build("GeneralizedRCNN", **{key.replace(".", "__"): value})
 
 
 @pytest.fixture(scope="module")
