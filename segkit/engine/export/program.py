@@ -16,6 +16,7 @@ from segkit.utils.errors import ConfigError
 EXAMPLE_BATCH = 2  # at least 2 of everything: torch takes a size of 1 for a constant
 EXAMPLE_CANVAS = 120, 150  # pixels; sizes that no other part of the graph has
 OLDEST_TORCH = 2, 11
+CONSTANT_SIZE = re.compile(r"^[^%]* == -?[\d.]+$")  # of torch's conditions: what follows from a size is a number
 OPERATOR = re.compile(r"target=(?:torch\.ops\.)?([\w.:]+)")
 
 
@@ -49,6 +50,8 @@ def export_program(graph: Graph, fixed_size: tuple[int, int] | None, name: str) 
         for axis, size in zip(("batch", "channels", "height", "width"), inputs["images"], strict=True)
         if isinstance(size, int) and axis != "channels" and not (fixed_size and axis in ("height", "width"))
     ]
+    if any(CONSTANT_SIZE.search(condition) for condition in getattr(program, "_guards_code", ())):
+        fixed = fixed or ["the sizes of the example"]  # inputs of any size, which ONNX files compute wrongly
     if fixed:
         remedy = "give a fixed size" if fixed_size is None else "use another backbone"
         raise ConfigError(f"{name} works for {', '.join(fixed)} only, in one graph", remedy=remedy)

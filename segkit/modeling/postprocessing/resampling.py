@@ -76,10 +76,13 @@ def find_nan_logits(logits: torch.Tensor, sizes: Sizes) -> torch.Tensor:
 
     The small logits are checked, because they are fewest, and because maxima hide NaN in ONNX runtimes.
     """
-    rows, columns = (
-        length if sizes.scale == 1 else int((length - 0.5) / sizes.scale - 0.5) + 2 for length in sizes.image_size
-    )
-    return (~logits[:, :, :rows, :columns].isfinite()).flatten(1).any(1)
+    is_nan, scale = (~logits.isfinite()).any(1), sizes.scale
+    for axis, length in enumerate(sizes.image_size, start=1):
+        # The logits on both sides of the middle of the last pixel, in whole numbers, which torch.export follows.
+        count = length if scale == 1 else torch.sym_max((2 * length - 1 + scale) // (2 * scale) + 1, 2)
+        inside = torch.arange(is_nan.shape[axis], device=logits.device) < count
+        is_nan = is_nan & (inside[:, None] if axis == 1 else inside)
+    return is_nan.flatten(1).any(1)
 
 
 def resize_logits(logits: torch.Tensor, sizes: Sizes) -> torch.Tensor:

@@ -198,3 +198,27 @@ def test_a_file_of_one_size_has_rotary_positions_too(tmp_path: Path) -> None:
     source = build_source(EOMT + ROTARY + ANY_SIZE)
     graph, file = export(source, tmp_path / "model.onnx", fixed_size=(90, 120))
     assert_equal_with_several_segments([*check_graph(source, graph, file.run, fixed_size=(90, 120))])
+
+
+class FixedInside(torch.nn.Module):
+    """Takes any size, but computes with that of the example."""
+
+    multiple_hw = (1, 1)
+    example_hw = (8, 9)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = torch.nn.Module()
+        self.model.pixel_mean = torch.zeros(3, 1, 1)
+
+    def check_size(self, fixed_size: Any) -> None:
+        pass
+
+    def forward(self, images: torch.Tensor, canvas: torch.Tensor) -> torch.Tensor:
+        return images.float() * int(images.shape[2] // 2) + canvas.shape[0]
+
+
+def test_sizes_that_are_constants_inside_are_found() -> None:
+    with pytest.raises(ConfigError, match="works for the sizes of the example only, in one graph; give a fixed size"):
+        export_program(FixedInside(), None, "FixedInside")
+    export_program(FixedInside(), (8, 9), "FixedInside")
