@@ -9,7 +9,6 @@ from itertools import combinations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from segkit.modeling.postprocessing.query_masks import QueryImage
 from segkit.modeling.postprocessing.resampling import Sizes
@@ -65,8 +64,8 @@ def merge_queries(views: Sequence[QueryImage]) -> QueryImage:
     class_probs = torch.cat([class_probs, 1 - class_probs.sum(1, keepdim=True)], dim=1)[order]
     ranks = np.full(len(of_groups), len(order))
     ranks[order.numpy()] = np.arange(len(order))
-    weights = (scores / totals[groups].clamp_min(LOWEST_PROB)).clamp_min(LOWEST_PROB)
-    masks = _average(views, base, ranks[groups], weights.log().numpy())
+    weights = scores / totals[groups].clamp_min(LOWEST_PROB)
+    masks = _average(views, base, ranks[groups], weights.numpy())
     return QueryImage(class_probs.clamp_min(LOWEST_PROB).log().to(masks.device), masks, base.sizes)
 
 
@@ -105,19 +104,19 @@ def _find_matches(
 
 
 def _average(
-    views: Sequence[QueryImage], base: QueryImage, ranks: NDArray[np.int64], log_weights: NDArray[np.float32]
+    views: Sequence[QueryImage], base: QueryImage, ranks: NDArray[np.int64], weights: NDArray[np.float32]
 ) -> torch.Tensor:
     """(Q, h, w): the logits of mean probabilities; ranks (V, Q): rows of the result, which others than 0..Q-1 lack."""
     size = ranks.shape[1], *base.mask_logits.shape[1:]
-    inside, outside = (torch.full(size, -torch.inf, device=base.mask_logits.device) for _ in range(2))
-    for view, targets, of_view in zip(views, ranks, log_weights, strict=True):
+    inside, outside = (torch.zeros(size, device=base.mask_logits.device) for _ in range(2))
+    for view, targets, of_view in zip(views, ranks, weights, strict=True):
         rows = np.flatnonzero(targets < len(targets))
         to, chosen = copy_to_device(np.stack([targets[rows], rows]), inside.device)
-        weights = copy_to_device(of_view[rows], inside.device)[:, None, None]
+        factors = copy_to_device(of_view[rows], inside.device)[:, None, None]
         logits = _resample_to(view, base).index_select(0, chosen)
-        for sums, sign in ((inside, 1), (outside, -1)):  # as logarithms, in which no mask is surer than a float tells
-            sums[to] = torch.logaddexp(sums[to], F.logsigmoid(sign * logits) + weights)
-    return inside.sub_(outside)
+        inside.index_add_(0, to, logits.sigmoid().mul_(factors))
+        outside.index_add_(0, to, logits.neg_().sigmoid_().mul_(factors))  # 1 - sigmoid(x) would be 0 from x = 17
+    return inside.clamp_min_(LOWEST_PROB).log_().sub_(outside.clamp_min_(LOWEST_PROB).log_())
 
 
 def _resample_to(view: QueryImage, base: QueryImage) -> torch.Tensor:

@@ -54,8 +54,12 @@ def test_probabilities_of_masks_are_weighted_by_scores() -> None:
 
 def test_masks_that_are_surer_than_a_float_stay_finite() -> None:
     image = view(((0.9, 0.05, 0.05), "##.."))
-    image.mask_logits.mul_(100)
+    image.mask_logits.mul_(10)  # 1 - sigmoid(30) is 0 in float32
     torch.testing.assert_close(merge_queries([image, image]).mask_logits, image.mask_logits)
+    image.mask_logits.mul_(100)
+    logits = merge_queries([image, image]).mask_logits
+    assert logits.isfinite().all()
+    torch.testing.assert_close(logits.sigmoid(), image.mask_logits.sigmoid())
 
 
 def test_two_overlapping_objects_of_one_view_stay_two() -> None:
