@@ -54,6 +54,7 @@ THREADS = 2
 MIN_IOU, MAX_SCORE_DIFFERENCE, MAX_UNEQUAL = 0.98, 1e-3, 0.01
 SCENE_HW = 480, 640
 SMALL_PX, SAMPLES, TILE_PX = 64, 10, 2048
+FEW = ["MODEL.RPN.POST_NMS_TOPK_TEST", "50", "TEST.DETECTIONS_PER_IMAGE", "10"]  # the memory of many images, not of one
 MIB = 2**20
 
 
@@ -202,8 +203,8 @@ def measure_growth(count: int, folder: Path) -> None:
         pixels, _ = toy.draw_scene(0, number % 100, (SMALL_PX, SMALL_PX))
         cv2.imwrite(str(path), pixels)
     weights = write_weights(folder, TINY, toy.CATEGORIES)
-    cfg = read_config(TINY, ["MODEL.WEIGHTS", str(weights), "INPUT.MIN_SIZE_TEST", str(SMALL_PX)], train=False)
-    model = SegmentationModel(cfg)
+    opts = ["MODEL.WEIGHTS", str(weights), "INPUT.MIN_SIZE_TEST", str(SMALL_PX), *FEW]
+    model = SegmentationModel(read_config(TINY, opts, train=False))
     FolderJob(model.description, paths[:1], folder / "first").run(model)
     memory.reset_peak()
     start_mib = memory.read_peak_mib()

@@ -134,6 +134,19 @@ def pool(pooler: Any, levels: list[torch.Tensor], boxes: torch.Tensor) -> torch.
     return operators.pool_levels(levels, rows, level, scales, side, align.sampling_ratio, align.aligned)
 
 
+def compute_probs(logits: torch.Tensor) -> torch.Tensor:
+    """Compute the sigmoid, at most 1: that of onnxruntime gives up to 1.0000001, which the fusion reports as an error.
+
+    Args:
+        logits: of any shape.
+
+    Returns:
+        In [0, 1], or NaN if the logit is NaN.
+    """
+    probs = logits.sigmoid()
+    return torch.where(probs > 1, 1.0, probs)
+
+
 def _compute_anchors(generator: Any, level: int, rows: torch.Tensor, width: int) -> torch.Tensor:
     """(B, N, 4): the anchors with these numbers, counted by line, column and kind; the level has `width` columns."""
     kinds, stride = [*generator.cell_anchors][level], generator.strides[level]
@@ -153,7 +166,7 @@ def _predict_masks(
     if logits.shape[1] > 1:
         index = class_ids.reshape(-1, 1, 1, 1).expand(-1, 1, *logits.shape[2:])
         logits = logits.gather(1, index)
-    probs = logits[:, 0].sigmoid()
+    probs = compute_probs(logits[:, 0])
     masks = probs.reshape(*shape, *probs.shape[1:])
     if not hasattr(head, "mask_iou_head"):
         return masks, 1.0
