@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
-import resource
 from collections.abc import Callable
 from typing import Any
 
+from segkit.utils import memory
 
-def peak_mib(work: Callable[..., Any], inputs: tuple[Any, ...], tiny: tuple[Any, ...]) -> float:
+
+def peak_mib(work: Callable[..., Any], inputs: tuple[Any, ...], first: tuple[Any, ...]) -> float:
     """Memory in MiB that `work(*inputs)` takes beyond the memory in use before.
 
-    `work(*tiny)` is done first, since the pages of libraries count from their first use.
+    `work(*first)` is done before, since the pages of libraries count from their first use.
     """
-    ctypes.CDLL(None).malloc_trim(0)  # else the process may reuse memory that this one freed, and seem to take none
     fork = multiprocessing.get_context("fork")
     receiver, sender = fork.Pipe(duplex=False)
-    process = fork.Process(target=_send_peak, args=(work, inputs, tiny, sender))
+    process = fork.Process(target=_send_peak, args=(work, inputs, first, sender))
     process.start()
-    peak: float = receiver.recv()
+    sender.close()  # so that a process that fails is not waited for
+    try:
+        peak: float = receiver.recv()
+    except EOFError:
+        raise SystemExit("the measurement of memory failed") from None
     process.join()
     return peak
 
 
-def _send_peak(work: Callable[..., Any], inputs: tuple[Any, ...], tiny: tuple[Any, ...], sender: Any) -> None:
-    work(*tiny)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def _send_peak(work: Callable[..., Any], inputs: tuple[Any, ...], first: tuple[Any, ...], sender: Any) -> None:
+    work(*first)
+    ctypes.CDLL(None).malloc_trim(0)  # else the process may reuse memory that it freed, and seem to take none
+    memory.reset_peak()
+    before = memory.read_peak_mib()
     work(*inputs)
-    sender.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    sender.send(memory.read_peak_mib() - before)
