@@ -85,6 +85,8 @@ def _select_panoptic(panoptic: PanopticSegmentation, min_score: float, ids: Coll
 
 
 def _select_instances(instances: InstanceMasks, rows: NDArray[np.intp]) -> InstanceMasks:
+    if len(rows) == len(instances):
+        return instances
     return InstanceMasks(
         instances.size_hw,
         instances.boxes_xyxy[rows],

@@ -38,7 +38,7 @@ class InstanceMasks:
     scores: NDArray[np.float32]
     class_ids: NDArray[np.int64]
     corners_xy: NDArray[np.int64]
-    crops: tuple[NDArray[np.bool_], ...]
+    crops: Sequence[NDArray[np.bool_]]
     mask_probs: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ DIGIT, SIGN, MORE, FIRST_LETTER = (
     0x20,
     48,
 )  # of a digit: its bits, its highest, that one follows, its letter
+RUNS_AT_ONCE = 2**18  # of masks whose text is made together, which takes some 200 bytes a run
 FIRST_DIFFERENCE = 3  # from this count on, a count is written as the difference from the one before the last
 
 
@@ -31,8 +32,17 @@ def encode_crops(
     Returns:
         Compressed COCO RLE `{"size": [H, W], "counts": str}` of each mask.
     """
-    ends = [_find_ends(crop, left, top, size_hw) for crop, (left, top) in zip(crops, corners_xy, strict=True)]
-    return [{"size": [*size_hw], "counts": text} for text in _to_texts(ends)]
+    texts: list[str] = []
+    waiting: list[NDArray[np.int64]] = []
+    runs = 0
+    for crop, (left, top) in zip(crops, corners_xy, strict=True):
+        waiting.append(_find_ends(crop, left, top, size_hw))
+        runs += len(waiting[-1])
+        if runs >= RUNS_AT_ONCE:
+            texts += _to_texts(waiting)
+            waiting, runs = [], 0
+    texts += _to_texts(waiting)
+    return [{"size": [*size_hw], "counts": text} for text in texts]
 
 
 def _find_ends(crop: NDArray[np.bool_], left: int, top: int, size_hw: tuple[int, int]) -> NDArray[np.int64]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
+from segkit.structures import rle
 from segkit.structures.rle import encode_crops
 
 
@@ -45,3 +47,11 @@ def test_large_and_full_masks_have_the_same_bytes() -> None:
     corners = [(0, 0), (895, 0), (250, 100), (7, 0), (899, 699), (3, 3)]
     expected = [encode_whole(crop, *corner, size_hw) for crop, corner in zip(crops, corners, strict=True)]
     assert encode_crops(crops, corners, size_hw) == expected
+
+
+def test_masks_with_too_many_runs_for_one_pass_have_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rle, "RUNS_AT_ONCE", 5)  # the first two have 3 + 5 runs, the last one 3
+    crops = [np.array([[True]]), np.array([[True], [False], [True]]), np.array([[True, True]])]
+    corners = [(1, 1), (0, 1), (2, 2)]
+    expected = [encode_whole(crop, *corner, (5, 6)) for crop, corner in zip(crops, corners, strict=True)]
+    assert rle.encode_crops(crops, corners, (5, 6)) == expected

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from segkit.runtime.object_groups import ObjectGroups
 from segkit.runtime.tiling.grid import Rectangle, Tile, TileGrid
 from segkit.structures import InstanceMasks
+from segkit.structures.packed_crops import PackedCrop, PackedCrops
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,12 @@ class _Piece:
     score: float
     box_xyxy: NDArray[np.float32]
     place: Rectangle  # of the crop
-    crop: NDArray[np.bool_]
+    crop: PackedCrop
     is_cut: bool
 
     def view(self, part: Rectangle) -> NDArray[np.bool_]:
         """The mask within a part of `place`."""
-        return self.crop[part.window(*self.place[:2])]
+        return self.crop.unpack(*part.window(*self.place[:2]))
 
 
 class InstanceMerger:
@@ -64,16 +65,17 @@ class InstanceMerger:
         self._open = earlier + rows
 
     def finish(self) -> InstanceMasks:
-        """Merge the instances.
+        """Merge the instances; the merger must not be used any more.
 
         Returns:
             The instances by falling score (the highest of all tiles), of equal scores that of the earlier tile first,
-            without mask_probs.
+            without mask_probs; crops are `PackedCrops`.
         """
         members: dict[int, list[_Piece]] = {}
         for row, piece in enumerate(self._pieces):
             members.setdefault(self._groups.find(row), []).append(piece)
-        candidates = map(_merge, members.values())
+        self._pieces = []
+        candidates = (_merge(members.pop(root)) for root in [*members])
         merged = [piece for piece in candidates if piece is not None]
         merged.sort(key=lambda piece: -piece.score)
         return InstanceMasks(
@@ -82,7 +84,7 @@ class InstanceMerger:
             scores=np.array([piece.score for piece in merged], dtype=np.float32),
             class_ids=np.array([piece.class_id for piece in merged], dtype=np.int64),
             corners_xy=np.array([piece.place[1::-1] for piece in merged], dtype=np.int64).reshape(-1, 2),
-            crops=tuple(piece.crop for piece in merged),
+            crops=PackedCrops([piece.crop for piece in merged]),
         )
 
     def _cut_pieces(self, tile: Tile, result: InstanceMasks) -> Iterator[_Piece]:
@@ -98,7 +100,7 @@ class InstanceMerger:
             place = Rectangle(*begin, end[0] + 1, end[1] + 1)
             touched = [mine == edge for mine, edge in zip(place, tile.seen, strict=True)]
             is_cut = any(a and b for a, b in zip(touched, self._grid.get_inner_edges(tile), strict=True))
-            tight = crop[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1].copy()
+            tight = PackedCrop.pack(crop[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1])
             box = result.boxes_xyxy[row] + offset
             yield _Piece(tile, int(result.class_ids[row]), float(result.scores[row]), box, place, tight, is_cut)
 
@@ -142,4 +144,4 @@ def _merge(pieces: Sequence[_Piece]) -> _Piece | None:
         crop[part.window(*place[:2])] = piece.view(part)
     boxes = np.array([piece.box_xyxy for piece in pieces])
     box = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
-    return _Piece(pieces[0].tile, pieces[0].class_id, score, box, place, crop, is_cut=True)
+    return _Piece(pieces[0].tile, pieces[0].class_id, score, box, place, PackedCrop.pack(crop), is_cut=True)

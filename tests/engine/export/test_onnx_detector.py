@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,18 @@ from segkit.utils.errors import ConfigError
 
 SIZES = [(96, 128), (70, 101)]
 STANDARD, CASCADE = "StandardROIHeads", "CascadeROIHeads"
+TIMM = {"BACKBONE__NAME": "build_timm_fpn_backbone", "TIMM__NAME": "tf_efficientnet_lite0"}
+FEW = {"TEST__DETECTIONS_PER_IMAGE": 10}  # a graph has the operators of some fusions once for each instance
+# Name: (architecture, ROI heads, config keys below MODEL).
+VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "mask_rcnn": ("GeneralizedRCNN", STANDARD, {}),
+    "cascade": ("PanopticRCNN", CASCADE, {}),
+    "mask_scoring": ("PanopticRCNN", STANDARD, {"ROI_MASK_HEAD__NAME": "MaskScoringHead"}),
+    "timm": ("PanopticRCNN", STANDARD, TIMM),
+    "upsnet": ("PanopticRCNN", STANDARD, {"PANOPTIC__FUSION__NAME": "upsnet"}),
+    "efficientps": ("PanopticRCNN", STANDARD, {"PANOPTIC__FUSION__NAME": "efficientps"}),
+    "mask_argmax": ("PanopticRCNN", STANDARD, {"PANOPTIC__FUSION__NAME": "mask_argmax"}),
+}
 
 
 def build(arch: str, roi_heads: str = STANDARD, **values: Any) -> tuple[Source, Graph]:
@@ -53,6 +66,18 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("onnx") / "panoptic.onnx"
     source = Source(detector_config("PanopticRCNN"))
     return source, *export(source, path), path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
+def test_files_of_other_parts_equal_the_model(name: str, tmp_path: Path) -> None:
+    arch, roi_heads, values = VARIANTS[name]
+    values = {f"MODEL__{key}": value for key, value in values.items()}
+    source = Source(detector_config(arch, roi_heads=roi_heads, **values, **FEW))
+    graph, file = export(source, tmp_path / "model.onnx")
+    checks = [*check_graph(source, graph, file.run)]
+    assert [check.passed for check in checks] == [True] * 4, checks
+    assert any("10 of 10 instances" in line for line in checks[0].lines)
 
 
 def find_equal_boxes(boxes: np.ndarray, expected: np.ndarray) -> np.ndarray:
