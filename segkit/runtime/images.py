@@ -19,6 +19,7 @@ from segkit.utils.errors import ConfigError, DatasetError
 # Values of INPUT.FORMAT: of one channel, of as many as the images have, and those of three.
 GREY, ALL_CHANNELS, COLOR_FORMATS = "L", "CHANNELS", ("RGB", "BGR")
 RGBA = 4  # channels
+BAND_PX = 2**22  # pixels of an image that are copied at once
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 ColorOrder: TypeAlias = Literal["RGB", "BGR"]
@@ -151,8 +152,20 @@ def convert_pixels(image: Image.Image, image_format: str) -> NDArray[np.uint8]:
     if mode != "RGB":
         pixels = np.asarray(converted)
         return pixels[..., None] if pixels.ndim == len(image.size) else pixels
-    packed = converted.tobytes("raw", "BGR" if image_format == "BGR" else "RGB")  # in forward order: not copied again
-    return np.frombuffer(packed, dtype=np.uint8).reshape(image.height, image.width, RGB)
+    return _copy_colors(converted, "BGR" if image_format == "BGR" else "RGB")
+
+
+def _copy_colors(image: Image.Image, order: str) -> NDArray[np.uint8]:
+    """(H, W, 3) of an RGB image. In bands, since Pillow makes small pieces of memory that are not given back."""
+    width, height = image.size
+    rows = max(BAND_PX // max(width, 1), 1)
+    if rows >= height:
+        return np.frombuffer(image.tobytes("raw", order), dtype=np.uint8).reshape(height, width, RGB)
+    pixels = np.empty((height, width, RGB), dtype=np.uint8)
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(top + rows, height)))
+        pixels[top : top + rows] = np.frombuffer(band.tobytes("raw", order), dtype=np.uint8).reshape(-1, width, RGB)
+    return pixels
 
 
 def is_image(value: object) -> bool:

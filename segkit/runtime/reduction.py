@@ -41,7 +41,8 @@ def reduce_prediction(prediction: Prediction, max_px: int) -> Prediction:
 
 def _reduce_instances(instances: InstanceMasks, step: int) -> InstanceMasks:
     firsts = -instances.corners_xy % step  # of each crop, the first kept column and row
-    crops = [crop[y::step, x::step] for crop, (x, y) in zip(instances.crops, firsts.tolist(), strict=True)]
+    # Copies: views would keep the whole crops in memory.
+    crops = [crop[y::step, x::step].copy() for crop, (x, y) in zip(instances.crops, firsts.tolist(), strict=True)]
     return InstanceMasks(
         (-(-instances.size_hw[0] // step), -(-instances.size_hw[1] // step)),
         instances.boxes_xyxy / np.float32(step),

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from segkit.formats.image_io import open_image
+from segkit.runtime import images
 from segkit.runtime.images import InputFormat
 from segkit.utils.errors import DatasetError
 from tests.helpers.deep_files import write_tiff
@@ -170,3 +171,11 @@ def test_models_of_any_channels_take_these_alone(tmp_path: Path) -> None:
     np.save(tmp_path / "rgb.npy", PIXELS)
     with pytest.raises(DatasetError, match="expected 4 channels, got 3"):
         four.read(tmp_path / "rgb.npy")
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_large_images_are_copied_in_bands(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "BAND_PX", 8)  # two rows of four, of seven
+    pixels = np.arange(7 * 4 * 3, dtype=np.uint8).reshape(7, 4, 3)
+    expected = pixels if order == "RGB" else pixels[..., ::-1]
+    np.testing.assert_array_equal(images.convert_pixels(Image.fromarray(pixels), order), expected)
