@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from timm.layers import Conv2dSame
 from torch import nn
 from torch.nn import functional as F
 
 from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors
 from segkit.modeling.postprocessing.resampling import Sizes
 from segkit.structures.graph_outputs import OUTPUTS
+from segkit.utils.errors import ConfigError
 
 NO_CLASS = -1  # of a row without an instance
 EXAMPLE_SIDE, EXAMPLE_CELLS = 96, 3  # least pixels, and cells of the coarsest level, of a height
@@ -61,6 +63,9 @@ class Graph(nn.Module):
         Raises:
             ConfigError: it cannot.
         """
+        if fixed_size is None and any(isinstance(part, Conv2dSame) for part in self.model.backbone.modules()):
+            problem = 'padding "same" of any size (MODEL.TIMM.NAME tf_...) takes torch hours to export'
+            raise ConfigError(problem, remedy="give a --fixed-size, or choose a network without it")
 
     @abstractmethod
     def compute(self, pixels: torch.Tensor, sizes: Sizes) -> dict[str, torch.Tensor]:

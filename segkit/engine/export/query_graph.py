@@ -48,6 +48,7 @@ class QueryGraph(Graph):
 
     def check_size(self, fixed_size: tuple[int, int] | None) -> None:
         """See base class. The sizes of a grid of rotary positions are constants for torch."""
+        super().check_size(fixed_size)
         has_rope = getattr(getattr(self.model.backbone, "network", None), "rope", None) is not None
         if fixed_size is None and has_rope and not self.square_size:
             problem = "rotary positions of any size (MODEL.TIMM.IMAGE_SIZE 0) cannot be exported as one graph"

@@ -16,20 +16,21 @@ pytest.importorskip("onnxruntime", reason="pip install 'segkit[onnx]'")
 from segkit.engine.export.check import check_graph
 from segkit.engine.export.graph import Graph
 from segkit.engine.export.graphs import build_graph
+from segkit.engine.export.onnx_file import export_onnx
 from segkit.engine.export.operators_on_cpu import describe_operators
 from segkit.structures.segment_table import read_segments
 from segkit.utils.errors import ConfigError
 
 SIZES = [(96, 128), (70, 101)]
 STANDARD, CASCADE = "StandardROIHeads", "CascadeROIHeads"
-TIMM = {"BACKBONE__NAME": "build_timm_fpn_backbone", "TIMM__NAME": "tf_efficientnet_lite0"}
+TIMM = {"BACKBONE__NAME": "build_timm_fpn_backbone"}
 FEW = {"TEST__DETECTIONS_PER_IMAGE": 10}  # a graph has the operators of some fusions once for each instance
 # Name: (architecture, ROI heads, config keys below MODEL).
 VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mask_rcnn": ("GeneralizedRCNN", STANDARD, {}),
     "cascade": ("PanopticRCNN", CASCADE, {}),
     "mask_scoring": ("PanopticRCNN", STANDARD, {"ROI_MASK_HEAD__NAME": "MaskScoringHead"}),
-    "timm": ("PanopticRCNN", STANDARD, TIMM),
+    "timm": ("PanopticRCNN", STANDARD, {**TIMM, "TIMM__NAME": "mobilenetv3_small_050"}),
     "upsnet": ("PanopticRCNN", STANDARD, {"PANOPTIC__FUSION__NAME": "upsnet"}),
     "efficientps": ("PanopticRCNN", STANDARD, {"PANOPTIC__FUSION__NAME": "efficientps"}),
     "mask_argmax": ("PanopticRCNN", STANDARD, {"PANOPTIC__FUSION__NAME": "mask_argmax"}),
@@ -58,6 +59,13 @@ def test_parts_that_cannot_be_exported_are_named() -> None:
     for key, value in cases.items():
         with pytest.raises(ConfigError, match=key.split(".")[-1]):
             build("GeneralizedRCNN", **{key.replace(".", "__"): value})
+
+
+def test_padding_that_follows_the_size_needs_a_fixed_size(tmp_path: Path) -> None:
+    names = {f"MODEL__{key}": value for key, value in {**TIMM, "TIMM__NAME": "tf_efficientnet_lite0"}.items()}
+    with pytest.raises(ConfigError, match='padding "same" of any size.*; give a --fixed-size'):
+        export_onnx(Source(detector_config("PanopticRCNN", **names)), tmp_path / "model.onnx")
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")
