@@ -63,7 +63,7 @@ def test_parts_that_cannot_be_exported_are_named() -> None:
 
 def test_padding_that_follows_the_size_needs_a_fixed_size(tmp_path: Path) -> None:
     names = {f"MODEL__{key}": value for key, value in {**TIMM, "TIMM__NAME": "tf_efficientnet_lite0"}.items()}
-    with pytest.raises(ConfigError, match='padding "same" of any size.*; give a --fixed-size'):
+    with pytest.raises(ConfigError, match=r'padding "same" of any size.*; give a --fixed-size'):
         export_onnx(Source(detector_config("PanopticRCNN", **names)), tmp_path / "model.onnx")
     assert not any(tmp_path.iterdir())
 
