@@ -31,11 +31,13 @@ class Graph(nn.Module):
 
     Attributes:
         outputs: task -> names of its results.
+        masks_attention: whether masks that the network predicts decide what it attends to.
         multiple_hw: pixels of which padded sides are multiples.
         square_size: side of the square to which all images are padded, in pixels; 0: they are not.
     """
 
     outputs = OUTPUTS
+    masks_attention = False
 
     def __init__(self, model: Any, tasks: Sequence[str], swap_channels: bool, channels: int) -> None:
         super().__init__()

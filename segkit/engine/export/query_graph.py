@@ -9,7 +9,7 @@ import torch
 
 from segkit.engine.export.graph import Graph, name_panoptic
 from segkit.fusion.mask_argmax import MaskArgmaxFusion
-from segkit.modeling.meta_arch.eomt import EoMT
+from segkit.modeling.meta_arch import EoMT, Mask2Former
 from segkit.modeling.postprocessing.query_tensors import process_queries
 from segkit.modeling.postprocessing.resampling import Sizes
 from segkit.structures import NO_THING
@@ -28,6 +28,7 @@ class QueryGraph(Graph):
         super().__init__(model, tasks, swap_channels, channels)
         self.multiple_hw = (model.size_divisibility, model.size_divisibility)
         self.square_size = getattr(model.backbone, "square_size", 0)
+        self.masks_attention = isinstance(model, Mask2Former)
 
     @staticmethod
     def list_tasks(model: Any) -> tuple[str, ...]:

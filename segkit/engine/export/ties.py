@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,12 +31,12 @@ SEED = 0
 
 
 @torch.no_grad()
-def find_ties(graph: Graph, batch: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.bool_]:
+def find_ties(graph: Graph, batch: NDArray[Any], size_hw: tuple[int, int]) -> NDArray[np.bool_]:
     """Find pixels of equal logits, instances, centers or queries, or on the edge of a mask.
 
     Args:
         graph: of the model.
-        batch: (B, C, h, w) images as the graph takes them.
+        batch: (B, C, h, w) uint8 or float32 images as the graph takes them.
         size_hw: (H, W) of the results.
 
     Returns:

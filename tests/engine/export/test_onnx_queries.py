@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import segkit
+from segkit.engine.export import check
 from segkit.engine.export.check import Check, check_graph
 from segkit.engine.export.graph import Graph
 from segkit.engine.export.graphs import build_graph
@@ -45,10 +46,10 @@ NAMES = ["semantic_ids", "boxes", "scores", "classes", "image_masks", "segment_i
 
 
 def assert_equal_with_several_segments(checks: list[Check]) -> None:
-    assert [check.passed for check in checks] == [True] * 4
+    assert [each.passed for each in checks] == [True] * 4
     # "panoptic: 3 of 3 segments, ...", "instances: 20 of 20 instances, ..."
-    assert sum(int(check.lines[2].split()[1]) for check in checks) > 4
-    assert all(int(check.lines[1].split()[1]) > 4 for check in checks)
+    assert sum(int(each.lines[2].split()[1]) for each in checks) > 4
+    assert all(int(each.lines[1].split()[1]) > 4 for each in checks)
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -68,10 +69,29 @@ def test_wrong_results_are_found() -> None:
         moved = {name: np.roll(results[name], 9, axis=-1) for name in ("semantic_ids", "image_masks", "segment_ids")}
         return results | moved
 
-    check = next(iter(check_graph(source, graph, run_wrong)))
-    assert not check.passed
-    assert "instances: 0 of" in check.lines[1]
-    assert not any(", 0 beyond rounding" in line for line in check.lines)
+    wrong = next(iter(check_graph(source, graph, run_wrong)))
+    assert not wrong.passed
+    assert "instances: 0 of" in wrong.lines[1]
+    assert not any(", 0 beyond rounding" in line for line in wrong.lines)
+
+
+def test_a_result_that_rounding_decides_is_compared_with_the_model_on_a_moved_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The model stands for one with two results: of the image as it is, that of the negative."""
+    source = build_source(EOMT + ROTARY + SQUARE)
+    graph = build_graph(source, ["panoptic"])
+    run_model = check._run_model
+
+    def jump(graph: Graph, batch: np.ndarray, size_hw: tuple[int, int]) -> Any:
+        return run_model(graph, 255 - batch if batch.dtype == np.uint8 else batch, size_hw)
+
+    monkeypatch.setattr(check, "_run_model", jump)
+    assert not next(iter(check_graph(source, graph, run_eagerly(graph)))).passed
+    graph.masks_attention = True
+    compared = next(iter(check_graph(source, graph, run_eagerly(graph))))
+    assert compared.passed
+    assert "rounding decides a mask of the attention" in compared.lines[-1]
 
 
 def count_segments(results: dict[str, np.ndarray]) -> list[int]:
