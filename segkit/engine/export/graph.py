@@ -92,7 +92,8 @@ class Graph(nn.Module):
         if self.square_size:
             return self.square_size // 2, self.square_size // 2 + 1
         down, right = self.multiple_hw
-        cells = (max(-(-EXAMPLE_SIDE // step), EXAMPLE_CELLS) for step in self.multiple_hw)
+        least = max(EXAMPLE_CELLS, getattr(self.model.backbone, "window_size", 0) + 1)  # one window is a constant
+        cells = (max(-(-EXAMPLE_SIDE // step), least) for step in self.multiple_hw)
         return next(cells) * down, (next(cells) + 1) * right
 
     def forward(self, images: torch.Tensor, canvas: torch.Tensor) -> tuple[torch.Tensor, ...]:

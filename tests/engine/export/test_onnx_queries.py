@@ -242,3 +242,18 @@ def test_sizes_that_are_constants_inside_are_found() -> None:
     with pytest.raises(ConfigError, match="works for the sizes of the example only, in one graph; give a fixed size"):
         export_program(FixedInside(), None, "FixedInside")
     export_program(FixedInside(), (8, 9), "FixedInside")
+
+
+SWIN = """MODEL.BACKBONE.NAME build_swin_backbone MODEL.SWIN.EMBED_DIM 12 MODEL.SWIN.DEPTHS [1,1,2,1]
+    MODEL.SWIN.NUM_HEADS [1,1,2,2] MODEL.SWIN.WINDOW_SIZE 5"""
+
+
+@pytest.mark.slow
+def test_windows_of_swin_follow_the_size(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="pip install 'segkit[onnx]'")
+    pytest.importorskip("onnxruntime", reason="pip install 'segkit[onnx]'")
+    source = build_mask2former(SWIN)
+    graph, file = export(source, tmp_path / "model.onnx", tasks=["instances", "panoptic"])
+    checks = [*check_graph(source, graph, file.run)]
+    assert [each.passed for each in checks] == [True] * 4
+    assert all(int(each.lines[0].split()[1]) > 4 for each in checks)  # "instances: 12 of 12 instances, ..."
