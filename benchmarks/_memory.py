@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +29,7 @@ def peak_mib(work: Callable[..., Any], inputs: tuple[Any, ...], first: tuple[Any
 
 def _send_peak(work: Callable[..., Any], inputs: tuple[Any, ...], first: tuple[Any, ...], sender: Any) -> None:
     work(*first)
-    ctypes.CDLL(None).malloc_trim(0)  # else the process may reuse memory that it freed, and seem to take none
+    memory.release_free_memory()  # else the process may reuse memory that it freed, and seem to take none
     memory.reset_peak()
     before = memory.read_peak_mib()
     work(*inputs)
