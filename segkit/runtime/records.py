@@ -22,6 +22,7 @@ from segkit.utils.files import convert_write_errors, dump_json, load_json, repla
 RUN, RECORDS = "predict.json", "records.jsonl"
 SHARD_RECORDS = re.compile(r"records_(\d+)_of_(\d+)\.jsonl")
 PANOPTIC_JSON, INSTANCES_JSON, SEMANTIC_JSON = "panoptic.json", "instances.json", "semantic.json"
+TABLES = (PANOPTIC_JSON, INSTANCES_JSON, SEMANTIC_JSON)
 CLASSES_JSON = "classes.json"  # in the folder of the label maps
 # Keys of predict.json beside those of the run.
 CATEGORIES, CLASS_NAMES, COUNT = "categories", "class_names", "number_of_images"
@@ -235,8 +236,7 @@ class PredictionRecords:
                 problem = f"the folder has results of another run: other {', '.join(keys)}"
                 raise DatasetError(problem, where=self.folder, remedy=OTHER)
             return
-        names = (PANOPTIC_JSON, INSTANCES_JSON, SEMANTIC_JSON)
-        found = [name for name in names if os.path.lexists(self.folder / name)]
+        found = [name for name in TABLES if os.path.lexists(self.folder / name)]
         if found:
             problem = f"the folder has {' and '.join(found)}, but no {RUN} that says of which run"
             raise DatasetError(problem, where=self.folder, remedy=OTHER)
@@ -273,7 +273,8 @@ class PredictionRecords:
     def _open(self) -> io.FileIO:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._goes_on:
-            self.path.unlink(missing_ok=True)
+            for path in (self.path, *(self.folder / name for name in TABLES)):  # of another run
+                path.unlink(missing_ok=True)
             classes: dict[str, Any] = {} if self.categories is None else {CATEGORIES: self.categories.to_coco()}
             classes |= {CLASS_NAMES: self.class_names} if self.class_names else {}
             dump_json(self.folder / RUN, {**self.run, **classes})

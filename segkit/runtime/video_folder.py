@@ -115,7 +115,8 @@ class VideoJob:
         has_masks, has_overlays = MASKS in self.save, OVERLAYS in self.save
         with (vipseg.VideoWriter if has_masks else _NoFiles)(self.output, model.categories) as writer:
             if not self.done:
-                (self.output / RECORDS).unlink(missing_ok=True)
+                for name in (RECORDS, vipseg.PRED_JSON):  # of another run
+                    (self.output / name).unlink(missing_ok=True)
                 self._append(self._header)
             for video_id in track([*self.videos], "predicting videos"):
                 if video_id in self.done:

@@ -60,6 +60,8 @@ def test_a_run_goes_on_where_it_was_killed(tmp_path: Path) -> None:
 
 def test_results_of_another_run_are_refused_or_replaced(tmp_path: Path) -> None:
     write(tmp_path, 0)
+    for name in ("panoptic.json", "instances.json", "semantic.json"):
+        (tmp_path / name).write_text("{}")
     other = {**PARTS, "weights": "c"}
     with pytest.raises(DatasetError, match="has results of another run: other weights; name another output folder, or"):
         PredictionRecords(tmp_path, other, 3)
@@ -67,6 +69,7 @@ def test_results_of_another_run_are_refused_or_replaced(tmp_path: Path) -> None:
     assert 0 not in records
     records.add(1, build_record(1))
     records.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["predict.json", "records.jsonl"]
     assert [record["image"]["id"] for record in PredictionRecords(tmp_path, other, 3)] == [2]
     (tmp_path / "old").mkdir()
     (tmp_path / "old/panoptic.json").write_text("{}")
