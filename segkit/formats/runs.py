@@ -34,7 +34,7 @@ NO_IMAGES = "give the folder of the images that were predicted (--images), or le
 class RunReader(DatasetReader):
     """Reads all predictions in a folder: the panoptic map, and instances as whole masks; else classes, all stuff.
 
-    Without a panoptic map, the instances are painted, see `CocoResultsReader`.
+    Without a panoptic map, or its PNGs, the instances are painted, see `CocoResultsReader`.
 
     Args:
         root: folder of `segkit predict`, of an evaluation (OUTPUT_DIR/inference/DATASET), or OUTPUT_DIR, if it has one
@@ -68,16 +68,18 @@ class RunReader(DatasetReader):
         options: dict[str, Any] = {"min_score": min_score, "keep_scores": keep_scores, "on_issue": on_issue}
         self._maps: DatasetReader | None = None
         self._instances: DatasetReader | None = None
-        if os.path.isfile(folder / PANOPTIC):
-            pngs = folder / PurePosixPath(PANOPTIC).stem
+        results, pngs, unread = _find_results(folder, dataset), folder / PurePosixPath(PANOPTIC).stem, []
+        if os.path.isfile(folder / PANOPTIC) and results is not None and not os.path.isdir(pngs):
+            unread.append(f"{folder / PANOPTIC}: its PNGs are missing (`segkit predict --save masks` writes them)")
+        elif os.path.isfile(folder / PANOPTIC):
             self._maps = PanopticPredictionsReader(folder / PANOPTIC, pngs, self.image_root, **options)
-        if (results := _find_results(folder, dataset)) is not None:
+        if results is not None:
             self._instances = CocoResultsReader(*results[:1], self.image_root, results[1], overlap=BY_SCORE, **options)
         if self._maps is None and self._instances is None:
             self._maps = _SemanticReader(folder / PurePosixPath(LABELS).parent, images, on_issue)
         readers = [reader for reader in (self._maps, self._instances) if reader is not None]
         self.categories, self.images = readers[0].categories, readers[0].images
-        self.skipped = tuple(line for reader in readers for line in reader.skipped)
+        self.skipped = (*unread, *(line for reader in readers for line in reader.skipped))
         self.has_overlapping_masks = self._instances is not None
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segkit.formats import coco
+from segkit.runtime.video import is_video
 from segkit.structures import ImageId
 from segkit.utils.errors import DatasetError
 from segkit.utils.file_names import resolve_names
@@ -26,8 +27,8 @@ log = logging.getLogger(__name__)
 def find_images(inputs: Iterable[str], output: str | Path | None = None) -> list[Path]:
     """List the images that files, folders and patterns name. The images are not opened.
 
-    Files of the system and, in folders, hidden files are skipped with a note in the log. Linked folders are not
-    entered.
+    Files of the system and, in folders, hidden files and videos are skipped with a note in the log. Linked folders are
+    not entered.
 
     Args:
         inputs: files, folders (searched with all folders below), or glob patterns of files and folders.
@@ -47,12 +48,16 @@ def find_images(inputs: Iterable[str], output: str | Path | None = None) -> list
         named = [Path(name)] if os.path.lexists(name) else [Path(match) for match in sorted(_expand(name))]
         found = [path for start in named for path in _list_images(start, output, skipped)]
         if not found:
-            remedy = f"give files, folders or patterns of {IMAGE_SUFFIXES}"
+            remedy = f"give files, folders or patterns of {IMAGE_SUFFIXES}; name videos themselves, or by a pattern"
             raise DatasetError("no images found", where=name, remedy=remedy)
         for path in found:
             images.setdefault(os.path.abspath(path), path)
-    if skipped:
-        log.warning("skipped %d hidden or system files: %s", len(skipped), abbreviate(skipped))
+    videos = [name for name in skipped if is_video(name)]
+    others = [name for name in skipped if not is_video(name)]
+    if others:
+        log.warning("skipped %d hidden or system files: %s", len(others), abbreviate(others))
+    if videos:
+        log.warning("skipped %d videos in folders; name them to predict them: %s", len(videos), abbreviate(videos))
     return [*images.values()]
 
 
@@ -153,7 +158,7 @@ def _get_folder(name: str) -> Path:
 
 
 def _list_images(start: Path, output: Path | None, skipped: list[str]) -> list[Path]:
-    """The images of a file or folder; hidden files and those of the system are added to `skipped`."""
+    """The images of a file or folder; hidden files, those of the system and videos are added to `skipped`."""
     if not os.path.isdir(start):
         if _is_system_file(start.name):
             skipped.append(str(start))
@@ -166,7 +171,7 @@ def _list_images(start: Path, output: Path | None, skipped: list[str]) -> list[P
             name for name in folders if not name.startswith(".") and os.path.realpath(Path(parent, name)) != excluded
         ]
         for name in names:
-            if name.startswith(".") or _is_system_file(name):
+            if name.startswith(".") or _is_system_file(name) or is_video(name):
                 skipped.append(str(Path(parent, name)))
             elif name.lower().endswith(IMAGE_SUFFIXES):
                 paths.append(Path(parent, name))

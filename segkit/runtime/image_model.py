@@ -141,8 +141,8 @@ class ImageModel(ABC):
             TileGrid((1, 1), tile, overlap)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if unknown := {*outputs} - {*OUTPUTS}:
-            raise ValueError(f"outputs must be among {', '.join(OUTPUTS)}, got {', '.join(sorted(unknown))}")
+        if isinstance(outputs, str) or not outputs or {*outputs} - {*OUTPUTS}:
+            raise ValueError(f"outputs must be a list of names among {', '.join(OUTPUTS)}, got {outputs!r}")
         predict = partial(self._predict_batch, color_order=color_order, outputs=outputs, tile=tile, overlap=overlap)
         if is_image(images):
             return predict([images])[0]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from segkit.formats import coco, vipseg
 from segkit.runtime.folder import MASKS, SAVED
+from segkit.runtime.image_inputs import find_root
 from segkit.runtime.image_model import ImageModel
 from segkit.runtime.prediction import JSON, OVERLAYS
 from segkit.runtime.records import OTHER
@@ -40,7 +41,7 @@ class VideoJob:
 
     Args:
         description: what describes the model, see `ImageModel.description`.
-        videos: video files; their stems are the ids, longer names where two are equal.
+        videos: video files; their stems are the ids, if two are equal with the folders below the one that all share.
         output: folder to write to.
         drawing: keyword arguments of `draw_panoptic`: alpha, names, scores.
         min_score: things of a lower score are left out, [0, 1]; None: none.
@@ -76,7 +77,8 @@ class VideoJob:
         SegmentTracker(min_iou, max_gap)  # checks them
         self.output, self.drawing, self.save = Path(output), dict(drawing or {}), {*save}
         self.min_score, self.classes, self.min_iou, self.max_gap = min_score, sorted({*classes}), min_iou, max_gap
-        names = coco.choose_png_names(enumerate(map(str, videos)))
+        root = find_root(map(str, videos))
+        names = coco.choose_png_names(enumerate(os.path.relpath(video, root) for video in videos))
         self.videos = {Path(names[number]).stem: Path(path) for number, path in enumerate(videos)}
         run = describe_run(
             description,

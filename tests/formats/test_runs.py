@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,16 @@ def test_instances_alone_are_painted(tmp_path: Path) -> None:
     segmentation = reader.read_segmentation(reader.images[0])
     scores = {s.score: s.area_px for s in segmentation.segments}
     assert scores == {0.75: 11, 0.25: 1}  # the cell covers the dot of 0.125
+
+
+def test_a_run_without_pngs_gives_its_instances(tmp_path: Path) -> None:
+    """The folder of `segkit predict --save json`."""
+    predicted_run.write_run(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/panoptic")
+    reader = RunReader(tmp_path / "run", min_score=None, keep_scores=True)
+    assert reader.categories == CategorySet(CATEGORIES.things)
+    assert list_instances(reader) == [(i, score, mask.tobytes()) for i, score, mask in reversed(INSTANCES)]
+    assert "panoptic.json: its PNGs are missing (`segkit predict --save masks` writes them)" in reader.skipped[0]
 
 
 def test_an_evaluation_of_instances_needs_the_dataset(tmp_path: Path) -> None:

@@ -55,6 +55,18 @@ def test_hidden_and_system_files_are_skipped_with_a_note(tmp_path: Path, caplog:
     assert names[0] in caplog.text
 
 
+def test_videos_in_folders_are_skipped_with_a_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_images(tmp_path, "1.png")
+    (tmp_path / "only").mkdir()
+    for name in ("clip.MP4", "only/clip.mp4"):
+        (tmp_path / name).touch()
+    assert find_images([str(tmp_path)]) == [tmp_path / "1.png"]
+    assert "skipped 2 videos in folders; name them to predict them: " in caplog.text
+    with pytest.raises(DatasetError, match=r"no images found; .*name videos themselves, or by a pattern"):
+        find_images([str(tmp_path / "only")])
+    assert find_images([f"{tmp_path}/only/*"]) == [tmp_path / "only/clip.mp4"]
+
+
 def test_earlier_results_are_no_inputs(tmp_path: Path) -> None:
     write_images(tmp_path, "1.png", "out/overlays/1.png")
     assert find_images([str(tmp_path)], tmp_path / "out") == [tmp_path / "1.png"]

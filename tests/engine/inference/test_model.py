@@ -122,8 +122,9 @@ def test_wrong_calls_are_refused(model: SegmentationModel, toy_folder: Path) -> 
         model(path, color_order="rgb")
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         model([path], batch_size=0)
-    with pytest.raises(ValueError, match="outputs must be among panoptic, instances, semantic, got boxes"):
-        model(path, outputs=["boxes"])
+    for wrong in (["boxes"], [], "semantic"):
+        with pytest.raises(ValueError, match="outputs must be a list of names among panoptic, instances, semantic, "):
+            model(path, outputs=wrong)
     with pytest.raises(ValueError, match="images must be an image, a list or an iterator, got int"):
         model(3)
     with pytest.raises(ValueError, match=r"image must be \(H, W, 3\) uint8, got \(8, 8, 3\) float64"):
