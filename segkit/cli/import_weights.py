@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segkit.cli import arguments
 from segkit.cli.weights import SUFFIXES
 from segkit.utils.errors import ConfigError
 from segkit.utils.files import dump_json
 from segkit.utils.text import make_printable
+
+if TYPE_CHECKING:
+    from segkit.engine.importers.tensor_report import ImportReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,12 +47,22 @@ def run(args: argparse.Namespace) -> None:
     register()
     from segkit.engine.importers import import_weights
 
-    report = import_weights(
-        args.source, args.output, source=args.kind, config_file=args.config_file, classes=args.classes, base=args.base
-    )
-    print(make_printable("\n".join(report.format_lines()), keep="\n"))
-    if args.json:
-        dump_json(args.json, report.to_json())
+    reports: list[ImportReport] = []  # also of weights that are then refused
+    try:
+        report = import_weights(
+            args.source,
+            args.output,
+            source=args.kind,
+            config_file=args.config_file,
+            classes=args.classes,
+            base=args.base,
+            on_report=reports.append,
+        )
+    finally:
+        for content in reports:
+            print(make_printable("\n".join(content.format_lines()), keep="\n"))
+            if args.json:
+                dump_json(args.json, content.to_json())
     print(args.output)
     if report.config and not report.is_backbone:
         print(f"{report.config}  (segkit predict --config-file {report.config} --input ... --output ...)")

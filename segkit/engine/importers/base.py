@@ -127,7 +127,15 @@ def rename(weights: Weights, translate: Callable[[str], str]) -> tuple[Weights, 
 
     Returns:
         (the tensors under our names, our name -> name in the source where they differ).
+
+    Raises:
+        CheckpointError: two tensors have one name in our model.
     """
-    names = {translate(name): name for name in weights}
+    names: dict[str, str] = {}
+    for name in weights:
+        if (ours := translate(name)) in names:
+            problem = f"{names[ours]} and {name} are both {ours} of our model"
+            raise CheckpointError(problem, remedy="remove one of the two from the file")
+        names[ours] = name
     renamed = {ours: weights[name] for ours, name in names.items()}
     return renamed, {ours: name for ours, name in names.items() if ours != name}

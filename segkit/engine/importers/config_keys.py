@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 from typing import Any
 
 from segkit.engine.importers.base import BOTTOM_UP, Shapes
@@ -20,6 +21,13 @@ DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {
     ((3, 8, 36, 3), True): 152,
 }
 STEM = BOTTOM_UP + "stem.conv1"
+# Shapes of a ResNet, for those that a file lacks, which the comparison with the model then names.
+USUAL_SHAPES = {
+    f"{STEM}.weight": (64, 3, 7, 7),
+    f"{BOTTOM_UP}res2.0.conv1.weight": (64, 64, 1, 1),
+    f"{BOTTOM_UP}res2.0.conv2.weight": (64, 64, 3, 3),
+    f"{BOTTOM_UP}res2.0.conv3.weight": (256, 64, 1, 1),
+}
 BOX_HEAD, MASK_HEAD, SEMANTIC_HEAD = "roi_heads.box_head", "roi_heads.mask_head", "sem_seg_head"
 SINGLE_LEVEL, RES5_HEAD = "backbone.", "roi_heads.res5."  # of networks without FPN
 SCORES = tuple(f"roi_heads.box_predictor.{stage}cls_score.weight" for stage in ("", "0."))
@@ -122,13 +130,15 @@ def infer_resnet(shapes: Shapes, where: object) -> dict[str, Any]:
     Raises:
         CheckpointError: the backbone is no ResNet of a known depth.
     """
-    blocks = tuple(count_layers(shapes, f"{BOTTOM_UP}res{stage}.{{}}.conv1.weight") for stage in (2, 3, 4, 5))
-    is_bottleneck = f"{BOTTOM_UP}res2.0.conv3.weight" in shapes
-    if (blocks, is_bottleneck) not in DEPTHS or f"{STEM}.weight" not in shapes:
+    blocks = tuple(count_layers(shapes, f"{BOTTOM_UP}res{stage}.{{}}.") for stage in (2, 3, 4, 5))
+    is_bottleneck = any(name.startswith(BOTTOM_UP) and name.endswith(".conv3.weight") for name in shapes)
+    if (blocks, is_bottleneck) not in DEPTHS or not any(name.startswith(STEM) for name in shapes):
         problem = f"expected a ResNet, got a backbone with {'-'.join(map(str, blocks))} blocks"
         raise CheckpointError(problem, where=where, remedy=REMEDY)
+    shapes = {**USUAL_SHAPES, **{name: shape for name, shape in shapes.items() if len(shape) in (1, 4)}}
+    shapes |= {name: shape for name, shape in USUAL_SHAPES.items() if len(shapes[name]) != len(shape)}
     first, second = shapes[f"{BOTTOM_UP}res2.0.conv1.weight"], shapes[f"{BOTTOM_UP}res2.0.conv2.weight"]
-    norm = _find_norm(shapes, STEM)
+    norm = _find_norm_of_backbone(shapes)
     keys = {
         "MODEL.RESNETS.DEPTH": DEPTHS[blocks, is_bottleneck],
         "MODEL.RESNETS.NORM": norm,
@@ -245,6 +255,14 @@ def _find_norm(shapes: Shapes, convolution: str) -> str:
     return "BN" if f"{convolution}.norm.num_batches_tracked" in shapes else "FrozenBN"
 
 
+def _find_norm_of_backbone(shapes: Shapes) -> str:
+    """The norm that all convolutions of a ResNet have; one tensor that is missing does not count."""
+    norms = [name for name in shapes if name.startswith(BOTTOM_UP) and ".norm." in name]
+    if not any(name.endswith(".running_mean") for name in norms):
+        return "GN" if norms else ""
+    return "BN" if any(name.endswith(".num_batches_tracked") for name in norms) else "FrozenBN"
+
+
 def _find_last_convolution(shapes: Shapes) -> str:
     """The name of the weight that gives the output of the ResNet."""
     names = (f"{BOTTOM_UP}res5.0.conv{number}.weight" for number in (3, 2))
@@ -256,13 +274,29 @@ def count_layers(shapes: Shapes, template: str, first: int = 0, step: int = 1) -
 
     Args:
         shapes: name -> shape.
-        template: a name with {} for a number.
+        template: a name with {} for a number; one that ends in a dot is the beginning of names.
         first: the first number.
         step: from one number to the next.
 
     Returns:
         How many numbers there are up to the largest one: a weight that is missing between others counts.
     """
-    pattern = re.compile(re.escape(template).replace(r"\{\}", r"(\d+)"))
+    pattern = re.compile(re.escape(template).replace(r"\{\}", r"(\d+)") + (".*" if template.endswith(".") else ""))
     numbers = [int(match[1]) for name in shapes if (match := pattern.fullmatch(name))]
     return (max(numbers) - first) // step + 1 if numbers else 0
+
+
+def find_size(shapes: Shapes, pattern: str, axis: int = 0, default: int = 0) -> int:
+    """Find the size that most tensors of a name have, so that one that is missing or reshaped does not count.
+
+    Args:
+        shapes: name -> shape.
+        pattern: regular expression of the names.
+        axis: of the size.
+        default: the size if no tensor has such a name and axis.
+
+    Returns:
+        The size; of sizes that are equally frequent the first.
+    """
+    matching = (shape for name, shape in shapes.items() if len(shape) > axis and re.fullmatch(pattern, name))
+    return statistics.mode([shape[axis] for shape in matching] or [default])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping
 from typing import Any
 
 from segkit.engine.importers.base import BASE, ConvertedWeights, Shapes, Weights, WeightSource, register_source
+from segkit.engine.importers.config_keys import find_size
 from segkit.engine.importers.eomt_names import NETWORK, OURS, POSITIONS, from_hugging_face, is_dinov3
 from segkit.utils.errors import CheckpointError
 from segkit.utils.text import abbreviate
@@ -24,7 +24,11 @@ CONSTANTS = {
     "rope_embeddings.inv_freq": "a constant",
     "embeddings.mask_token": "for the pre-training alone",
 }
-CLASSES, QUERIES, PATCHES = "head.class_head.weight", "head.q.weight", f"{NETWORK}patch_embed.proj.weight"
+CLASSES, QUERIES, PATCHES = (
+    "(head.class_head.*|criterion.empty_weight)",
+    "head.q.weight",
+    f"{NETWORK}patch_embed.proj.weight",
+)
 GATED = f"{NETWORK}blocks.0.mlp.fc1_g.weight"
 DEFAULT_SIZE = 640
 # (DINOv3, channels, blocks, gated MLP) -> (network of timm, blocks with queries)
@@ -53,11 +57,11 @@ BASES = "the weights of DINOv3, such as model.safetensors of facebook/dinov3-vit
 
 
 def _is_official(shapes: Shapes, _entries: Mapping[str, Any]) -> bool:
-    return any(name.replace(COMPILED, "") == f"{OFFICIAL}q.weight" for name in shapes)
+    return any(name.replace(COMPILED, "").startswith(f"{OFFICIAL}upscale.") for name in shapes)
 
 
 def _is_transformers(shapes: Shapes, _entries: Mapping[str, Any]) -> bool:
-    return "query.weight" in shapes and "upscale_block.block.0.conv1.weight" in shapes
+    return any(name.startswith("upscale_block.block.") for name in shapes)
 
 
 def _convert_official(weights: Weights, entries: Mapping[str, Any]) -> ConvertedWeights:
@@ -107,9 +111,8 @@ def _complete(converted: ConvertedWeights, weights: Weights, entries: Mapping[st
     if BASE in entries:
         _add_base(converted, entries[BASE])
     shapes = {name: tuple(weight.shape) for name, weight in converted.weights.items()}
-    queries = (*shapes.get(QUERIES, ()), 0)[0]
-    widths = [shape[0] for name, shape in shapes.items() if name.endswith(".norm1.weight")]
-    channels = statistics.mode(widths or [0])  # one that was reshaped does not count
+    queries = find_size(shapes, QUERIES, default=200)
+    channels = find_size(shapes, r".*\.norm1\.weight")
     blocks = len({match[1] for name in shapes if (match := OURS.fullmatch(name))})
     is_v3 = is_dinov3(shapes)
     known = NETWORKS.get((is_v3, channels, blocks, GATED in shapes))
@@ -118,9 +121,9 @@ def _complete(converted: ConvertedWeights, weights: Weights, entries: Mapping[st
         converted.unknown = CheckpointError(problem, remedy="give the config of the network, by --config-file")
         return converted
     probabilities = [weight for name, weight in weights.items() if name.endswith("attn_mask_probs")]
-    patch = (*shapes.get(PATCHES, ()), 16)[-1]
-    side = math.isqrt(shapes[POSITIONS][1]) * patch if POSITIONS in shapes else DEFAULT_SIZE
-    converted.channels = shapes.get(CLASSES, (1,))[0] - 1
+    patch = find_size(shapes, PATCHES, axis=3, default=16)
+    side = math.isqrt(find_size(shapes, POSITIONS, axis=1)) * patch or DEFAULT_SIZE
+    converted.channels = find_size(shapes, CLASSES, default=1) - 1
     is_semantic = queries == SEMANTIC_QUERIES
     default = "", PUBLISHED[133, False][1]
     converted.classes, converted.recipe = PUBLISHED.get((converted.channels, is_semantic), default)
@@ -129,7 +132,7 @@ def _complete(converted: ConvertedWeights, weights: Weights, entries: Mapping[st
         "MODEL.TIMM.WEIGHTS": "",
         "MODEL.TIMM.PATCH_SIZE": patch,
         "MODEL.TIMM.IMAGE_SIZE": side,
-        "MODEL.EOMT.NUM_BLOCKS": len(probabilities[0]) if probabilities else known[1],
+        "MODEL.EOMT.NUM_BLOCKS": probabilities[0].numel() if probabilities else known[1],
         "MODEL.EOMT.ROPE_RESCALE": 2.0 if is_v3 else 0.0,
         "MODEL.QUERIES.NUM_QUERIES": queries,
         "INPUT.LSJ.SIZE": side,

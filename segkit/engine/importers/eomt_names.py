@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from segkit.engine.checkpoints.deltas import DINOV3
 from segkit.engine.importers.base import Weights
 
 NETWORK = "backbone.network."
@@ -98,7 +99,7 @@ def is_dinov3(names: Iterable[str]) -> bool:
     Returns:
         Whether the attention has rotary positions, as DINOv3's.
     """
-    return any(name.endswith((".attention.o_proj.weight", ".gamma_1")) for name in names)
+    return any(name.endswith(DINOV3) for name in names)
 
 
 def from_hugging_face(weights: Mapping[str, torch.Tensor]) -> Converted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,14 @@ GIVE_CLASSES = "give --classes, the name of a dataset or a JSON file with `categ
 
 
 def import_weights(
-    path: str, output: str | Path, *, source: str = "", config_file: str = "", classes: str = "", base: str = ""
+    path: str,
+    output: str | Path,
+    *,
+    source: str = "",
+    config_file: str = "",
+    classes: str = "",
+    base: str = "",
+    on_report: Callable[[ImportReport], Any] = lambda report: None,
 ) -> ImportReport:
     """Read weights of another package, and write them as ours, with their classes and the config that they need.
 
@@ -48,6 +55,7 @@ def import_weights(
         classes: key of `KNOWN_CLASSES`, name of a dataset, or JSON with `categories`; "": those that the source is
             known for, or, of other class counts, none.
         base: file of the weights to which the file's differences are added; "": none.
+        on_report: is called with the report before weights that do not fill the model are refused.
 
     Returns:
         What became of each tensor.
@@ -78,10 +86,12 @@ def import_weights(
     shapes = {name: tuple(weight.shape) for name, weight in build_model(cfg).state_dict().items()}
     report = compare_tensors(converted, shapes, chosen.name)
     report.notes += converted.notes
-    _refuse_gaps(report, config_file or converted.recipe, path)
-    checkpoint: dict[str, Any] = {"model": {name: converted.weights[name].contiguous() for name in report.loaded}}
     if not report.is_backbone:
         report.classes = [category.name for category in categories.categories]
+    on_report(report)
+    _refuse_gaps(report, config_file, converted.recipe, path)
+    checkpoint: dict[str, Any] = {"model": {name: converted.weights[name].contiguous() for name in report.loaded}}
+    if not report.is_backbone:
         checkpoint["segkit"] = {"categories": categories.to_coco(), "thing_channels": channels, "plugins": []}
     write_weight_file(output, checkpoint)
     if not config_file:
@@ -93,7 +103,8 @@ def import_weights(
 def _read_base(chosen: WeightSource, weights: Weights, base: str, path: str) -> dict[str, Weights]:
     """The entry of the base. Weights without one must not be differences."""
     if not base:
-        refuse_deltas(weights, path, f"give {chosen.base}, by --base" if chosen.base else "")
+        if chosen.base:
+            refuse_deltas(weights, path, f"give {chosen.base}, by --base")
         return {}
     if not chosen.base or not are_deltas(weights):
         problem = f"expected differences from other weights, got whole weights of {chosen.summary}"
@@ -147,7 +158,7 @@ def _build_config(converted: ConvertedWeights, config_file: str) -> CfgNode:
     return cfg
 
 
-def _refuse_gaps(report: ImportReport, config: str, path: str) -> None:
+def _refuse_gaps(report: ImportReport, config_file: str, recipe: str, path: str) -> None:
     """Refuse weights that leave a part of the model unfilled; heads may be missing beside an ImageNet backbone."""
     gaps = {status: report.list_names(status) for status in (MISSING, OTHER_SHAPE, UNEXPECTED)}
     if report.is_backbone:
@@ -158,8 +169,12 @@ def _refuse_gaps(report: ImportReport, config: str, path: str) -> None:
     shapes = [f"{name} (file {rows[name].file_shape}, model {rows[name].model_shape})" for name in gaps[OTHER_SHAPE]]
     faults = {MISSING: gaps[MISSING], "of another shape": shapes, UNEXPECTED: gaps[UNEXPECTED]}
     problem = "; ".join(f"{len(names)} {fault}: {abbreviate(names)}" for fault, names in faults.items() if names)
-    problem = f"weights of another variant than the model of {config}: of {len(rows)} tensors, {problem}"
-    remedy = "leave out --config-file, to let the network be found from the weights, or give the config of the weights"
+    if config_file:
+        problem = f"weights of another variant than the model of {config_file}: of {len(rows)} tensors, {problem}"
+        remedy = "leave out --config-file, to let the network be found from the weights, or give the config of them"
+    else:
+        problem = f"the model that was found from names and shapes, {recipe} with other sizes, is not filled: {problem}"
+        remedy = "load an undamaged file, or give the config of the weights by --config-file"
     raise CheckpointError(problem, where=path, remedy=remedy)
 
 

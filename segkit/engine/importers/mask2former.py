@@ -22,14 +22,12 @@ from segkit.engine.importers.base import (
     register_source,
     rename,
 )
-from segkit.engine.importers.config_keys import count_layers, infer_resnet
+from segkit.engine.importers.config_keys import count_layers, find_size, infer_resnet
+from segkit.utils.errors import CheckpointError
 
 HEAD, PIXEL_DECODER, PREDICTOR = "sem_seg_head.", "sem_seg_head.pixel_decoder.", "sem_seg_head.predictor."
 QUERIES = f"{PREDICTOR}query_feat.weight"
 OLD_QUERIES = f"{PREDICTOR}static_query.weight"  # of the published files
-CLASSES = f"{PREDICTOR}class_embed.weight"
-OFFSETS = f"{PIXEL_DECODER}transformer.encoder.layers.0.self_attn.sampling_offsets.weight"
-PATCHES = "backbone.patch_embed.proj.weight"
 POINTS_OF_HEAD = 3 * 4 * 2  # levels, points, x and y
 CONSTANTS = ("pixel_mean", "pixel_std")
 # Classes of the published weights -> (key of KNOWN_CLASSES, recipe)
@@ -114,11 +112,11 @@ UNUSED = f"{SWIN}swin.layernorm."  # a norm after the last level, which transfor
 
 
 def _is_official(shapes: Shapes, _entries: Mapping[str, Any]) -> bool:
-    return QUERIES in shapes or OLD_QUERIES in shapes
+    return any(name.startswith(f"{PREDICTOR}transformer_cross_attention_layers.") for name in shapes)
 
 
 def _is_transformers(shapes: Shapes, _entries: Mapping[str, Any]) -> bool:
-    return f"{TRANSFORMER}queries_features.weight" in shapes
+    return any(name.startswith(TRANSFORMER) for name in shapes)
 
 
 def _convert_official(weights: Weights, _entries: Mapping[str, Any]) -> ConvertedWeights:
@@ -188,44 +186,38 @@ def translate_from_transformers(name: str) -> tuple[str, str]:
 def _describe(converted: ConvertedWeights) -> None:
     """Find the config and the classes from names and shapes."""
     shapes = {name: tuple(weight.shape) for name, weight in converted.weights.items()}
-    converted.channels = shapes.get(CLASSES, (1,))[0] - 1
+    classes = f"({re.escape(PREDICTOR)}class_embed.*|criterion.empty_weight)"
+    converted.channels = find_size(shapes, classes, default=1) - 1
     converted.classes, converted.recipe = PUBLISHED.get(converted.channels, ("", PUBLISHED[133][1]))
-    layers = f"{PREDICTOR}transformer_ffn_layers.{{}}.norm.weight"
-    encoder = f"{PIXEL_DECODER}transformer.encoder.layers.{{}}.norm1.weight"
-    queries, channels = shapes.get(QUERIES, (0, 0))
+    encoder, decoder = f"{PIXEL_DECODER}transformer.encoder.layers.", f"{PREDICTOR}transformer_ffn_layers."
     sizes = {
-        "MODEL.QUERIES.NUM_QUERIES": queries,
-        "MODEL.MASK2FORMER.CHANNELS": channels,
-        "MODEL.MASK2FORMER.HEADS": shapes.get(OFFSETS, (0,))[0] // POINTS_OF_HEAD,
-        "MODEL.MASK2FORMER.DECODER_LAYERS": count_layers(shapes, layers),
-        "MODEL.MASK2FORMER.ENCODER_LAYERS": count_layers(shapes, encoder),
-        "MODEL.MASK2FORMER.DECODER_FEEDFORWARD": shapes.get(
-            f"{PREDICTOR}transformer_ffn_layers.0.linear1.weight", (0,)
-        )[0],
-        "MODEL.MASK2FORMER.ENCODER_FEEDFORWARD": shapes.get(
-            f"{PIXEL_DECODER}transformer.encoder.layers.0.linear1.weight", (0,)
-        )[0],
+        "QUERIES.NUM_QUERIES": find_size(shapes, rf"{PREDICTOR}query_\w+.weight"),
+        "MASK2FORMER.CHANNELS": find_size(shapes, rf"{PREDICTOR}.*norm.weight"),
+        "MASK2FORMER.HEADS": find_size(shapes, rf"{encoder}\d+.self_attn.sampling_offsets.*") // POINTS_OF_HEAD,
+        "MASK2FORMER.DECODER_LAYERS": count_layers(shapes, f"{decoder}{{}}."),
+        "MASK2FORMER.ENCODER_LAYERS": count_layers(shapes, f"{encoder}{{}}."),
+        "MASK2FORMER.DECODER_FEEDFORWARD": find_size(shapes, rf"{decoder}\d+.linear1.*"),
+        "MASK2FORMER.ENCODER_FEEDFORWARD": find_size(shapes, rf"{encoder}\d+.linear1.*"),
     }
-    converted.keys = {key: value for key, value in sizes.items() if value}
-    converted.keys |= _infer_swin(shapes) if PATCHES in shapes else _infer_resnet(shapes)
+    converted.keys = {f"MODEL.{key}": value for key, value in sizes.items() if value}
+    try:
+        is_swin = any(name.startswith("backbone.layers.") for name in shapes)
+        converted.keys |= _infer_swin(shapes) if is_swin else _infer_resnet(shapes)
+    except CheckpointError as error:
+        converted.unknown = error
     converted.notes.append("weights do not say which task they were trained for: the config predicts all that it can")
 
 
 def _infer_swin(shapes: Shapes) -> dict[str, Any]:
     """MODEL.SWIN; a head's attention has a table of (2 * window - 1) ** 2 rows."""
-    depths, heads, rows = [], [], 0
-    for stage in range(count_layers(shapes, "backbone.layers.{}.blocks.0.norm1.weight")):
-        blocks = f"backbone.layers.{stage}.blocks."
-        tables = [shape for name, shape in shapes.items() if name.startswith(blocks) and name.endswith("bias_table")]
-        depths.append(count_layers(shapes, f"{blocks}{{}}.norm1.weight"))
-        rows, count = max(tables, default=(0, 0))
-        heads.append(count)
+    stages = range(count_layers(shapes, "backbone.layers.{}."))
+    tables = "blocks.*bias_table"
     return {
         "MODEL.BACKBONE.NAME": "build_swin_backbone",
-        "MODEL.SWIN.EMBED_DIM": shapes[PATCHES][0],
-        "MODEL.SWIN.DEPTHS": depths,
-        "MODEL.SWIN.NUM_HEADS": heads,
-        "MODEL.SWIN.WINDOW_SIZE": (math.isqrt(rows) + 1) // 2,
+        "MODEL.SWIN.EMBED_DIM": find_size(shapes, "backbone.patch_embed.*"),
+        "MODEL.SWIN.DEPTHS": [count_layers(shapes, f"backbone.layers.{stage}.blocks.{{}}.") for stage in stages],
+        "MODEL.SWIN.NUM_HEADS": [find_size(shapes, f"backbone.layers.{stage}.{tables}", axis=1) for stage in stages],
+        "MODEL.SWIN.WINDOW_SIZE": (math.isqrt(find_size(shapes, f"backbone.layers.*{tables}")) + 1) // 2,
     }
 
 

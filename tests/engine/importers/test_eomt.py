@@ -146,6 +146,8 @@ def test_a_file_of_lightning_with_compiled_names_is_the_same(tmp_path: Path) -> 
     ("name", "change", "message"),
     [
         ("network.q.weight", "reshape", r"1 of another shape: .*head\.q\.weight.* \(file \(5, 33\), model \(5, 3"),
+        ("network.q.weight", "drop", r"1 missing: .*head\.q\.weight"),
+        (f"{BACKBONE}blocks.3.norm1.weight", "scalar", r"1 of another shape: .*blocks\.3\.norm1\.weight.* \(file \(\)"),
         (f"{BACKBONE}blocks.2.norm1.bias", "drop", r"1 missing: .*blocks\.2\.norm1\.bias"),
         ("network.upscale.0.conv2.weight", "rename", r"1 missing: .*conv2\.weight.*; 1 unexpected: .*conv3\.weight"),
     ],
@@ -157,6 +159,8 @@ def test_a_tensor_that_is_missing_renamed_or_reshaped_is_named(
     weight = weights.pop(name)
     if change == "rename":
         weights[name.replace("conv2", "conv3")] = weight
+    elif change == "scalar":
+        weights[name] = torch.tensor(1.0)
     elif change == "reshape":
         weights[name] = torch.nn.functional.pad(weight, (0, 1))
     assert re.search(message, find_problem(save(tmp_path / "w.pth", weights), capsys))

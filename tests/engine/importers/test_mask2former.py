@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from segkit.cli.main import main
 from segkit.engine.checkpoints.weight_files import read_weight_file
 from segkit.engine.importers.base import find_source
 from segkit.engine.importers.importing import import_weights
@@ -175,6 +177,53 @@ def test_what_can_be_computed_again_may_be_missing(tmp_path: Path, official_swin
     weights = {name: weight for name, weight in official_swin.items() if name != "criterion.empty_weight"}
     torch.save(weights, tmp_path / "w.pth")
     check_loaded(tmp_path, tmp_path / "w.pth", weights, "mask2former")
+
+
+def test_small_scales_of_norms_are_no_reason_to_refuse(tmp_path: Path, official: dict[str, torch.Tensor]) -> None:
+    """Differences from other weights are published for DINOv3 alone."""
+    weights = {name: 0.02 * torch.rand_like(weight) for name, weight in official.items()}
+    torch.save(weights, tmp_path / "w.pth")
+    assert len(import_weights(str(tmp_path / "w.pth"), tmp_path / "ours.pth").loaded) == len(weights)
+
+
+DECIDING = [  # from these the network is found
+    f"{PREDICTOR}query_feat.weight",
+    f"{PREDICTOR}class_embed.weight",
+    f"{PREDICTOR}transformer_ffn_layers.1.norm.weight",
+    "backbone.stem.conv1.weight",
+    "backbone.stem.conv1.norm.running_mean",
+    "backbone.res5.1.conv1.weight",
+]
+DECIDING_SWIN = ["patch_embed.proj.weight", "layers.3.blocks.0.norm1.weight"]
+
+
+@pytest.mark.parametrize("name", [*DECIDING, *(f"backbone.{name}" for name in DECIDING_SWIN)])
+def test_a_tensor_that_the_network_is_found_from_is_named_too(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    official: dict[str, torch.Tensor],
+    official_swin: dict[str, torch.Tensor],
+    name: str,
+) -> None:
+    """Missing, or without its shape; the report is printed and written, the weights are not."""
+    weights = dict(official if name in official else official_swin)
+    for change, status in ((weights.pop, "missing"), (lambda key: weights.update({key: torch.tensor(1.0)}), "shape")):
+        change(name)
+        torch.save(weights, tmp_path / "w.pth")
+        options = "--output", str(tmp_path / "ours.pth"), "--json", str(tmp_path / "report.json")
+        assert main(["import", str(tmp_path / "w.pth"), *options]) == 1
+        printed = capsys.readouterr()
+        assert f"{status}: {name}" in printed.out
+        assert name in " ".join(printed.err.split())
+        assert json.loads((tmp_path / "report.json").read_text())["counts"][status] == 1
+        assert {path.name for path in tmp_path.iterdir()} == {"w.pth", "report.json"}
+
+
+def test_two_names_of_one_tensor_are_refused(tmp_path: Path, official: dict[str, torch.Tensor]) -> None:
+    weights = {**official, f"{PREDICTOR}static_query.weight": torch.zeros(QUERIES, C)}
+    torch.save(weights, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"query_feat\.weight and .*static_query\.weight are both"):
+        import_weights(str(tmp_path / "w.pth"), tmp_path / "ours.pth")
 
 
 FAULTS = {
