@@ -18,7 +18,7 @@ from fvcore.common.checkpoint import _filter_reused_missing_keys, _strip_prefix_
 
 from segkit.engine.checkpoints.architecture import WeightMatch, check_architecture
 from segkit.engine.checkpoints.class_layers import describe_class_layers, keep_classes_by_name, list_class_layers
-from segkit.engine.checkpoints.deltas import refuse_deltas
+from segkit.engine.checkpoints.deltas import is_dinov3, refuse_deltas
 from segkit.engine.checkpoints.finite import find_non_finite
 from segkit.engine.checkpoints.first_convolution import adapt_first_convolution
 from segkit.engine.checkpoints.footer import read_footer
@@ -252,7 +252,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             self._convert_ndarray_to_tensor(weights)
             caffe2 = checkpoint.get("__author__") == "Caffe2"
             weights = align_and_update_state_dicts(self.model.state_dict(), weights, c2_conversion=caffe2)
-        refuse_deltas(weights, self._loading[0])
+        if is_dinov3(weights):
+            refuse_deltas(weights, self._loading[0])
         _strip_prefix_if_present(weights, "module.")
         if not self._loading[1]:
             self._transfer_classes(weights, checkpoint.get("segkit"))

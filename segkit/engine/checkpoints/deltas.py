@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ DINOV3 = (".attention.o_proj.weight", ".gamma_1")  # ends of names that the ViTs
 
 
 def are_deltas(weights: Mapping[str, Any]) -> bool:
-    """Find out whether weights are of a ViT of DINOv3 whose blocks' norms all have scales around 0.
+    """Find out whether the norms of a file's transformer blocks all have scales around 0.
 
     Args:
         weights: name -> tensor or array.
@@ -26,14 +26,24 @@ def are_deltas(weights: Mapping[str, Any]) -> bool:
     Returns:
         Whether the weights look like differences from others.
     """
-    if not any(name.endswith(DINOV3) for name in weights):
-        return False
     scales = _find_scales(weights)
     return len(scales) >= MIN_NORMS and max(scales.values()) < LARGEST_MEAN
 
 
+def is_dinov3(names: Iterable[str]) -> bool:
+    """Find out whether a plain ViT is of DINOv3 or of DINOv2.
+
+    Args:
+        names: in transformers, in official files or in our model.
+
+    Returns:
+        Whether the attention has rotary positions, as DINOv3's.
+    """
+    return any(name.endswith(DINOV3) for name in names)
+
+
 def refuse_deltas(weights: Mapping[str, Any], where: object, remedy: str = "") -> None:
-    """Refuse weights of DINOv3 whose blocks' norms all have scales around 0.
+    """Refuse a file whose transformer blocks' norms all have scales around 0.
 
     Args:
         weights: name -> tensor or array.

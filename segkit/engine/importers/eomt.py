@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from segkit.engine.checkpoints.deltas import is_dinov3
 from segkit.engine.importers.base import BASE, ConvertedWeights, Shapes, Weights, WeightSource, register_source
 from segkit.engine.importers.config_keys import find_size
-from segkit.engine.importers.eomt_names import NETWORK, OURS, POSITIONS, from_hugging_face, is_dinov3
+from segkit.engine.importers.eomt_names import NETWORK, OURS, POSITIONS, from_hugging_face
 from segkit.utils.errors import CheckpointError
 from segkit.utils.text import abbreviate
 

@@ -7,12 +7,12 @@ keys and values of a block apart, timm has them in one matrix.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 
-from segkit.engine.checkpoints.deltas import DINOV3
+from segkit.engine.checkpoints.deltas import is_dinov3
 from segkit.engine.importers.base import Weights
 
 NETWORK = "backbone.network."
@@ -88,18 +88,6 @@ class Converted(NamedTuple):
 
     weights: Weights
     source_names: dict[str, str]
-
-
-def is_dinov3(names: Iterable[str]) -> bool:
-    """Find out which of the two kinds a network is.
-
-    Args:
-        names: in transformers or in our model.
-
-    Returns:
-        Whether the attention has rotary positions, as DINOv3's.
-    """
-    return any(name.endswith(DINOV3) for name in names)
 
 
 def from_hugging_face(weights: Mapping[str, torch.Tensor]) -> Converted:

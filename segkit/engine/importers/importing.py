@@ -16,7 +16,7 @@ from detectron2.modeling import build_model
 from segkit.config import load_config
 from segkit.data.class_counts import resolve_for_categories
 from segkit.engine.checkpoints.checkpointer import require_weights
-from segkit.engine.checkpoints.deltas import are_deltas, refuse_deltas
+from segkit.engine.checkpoints.deltas import are_deltas, is_dinov3, refuse_deltas
 from segkit.engine.checkpoints.weight_files import read_weight_file, write_weight_file
 from segkit.engine.importers.base import BASE, BOTTOM_UP, ConvertedWeights, Weights, WeightSource, find_source
 from segkit.engine.importers.known_classes import load_classes
@@ -103,7 +103,7 @@ def import_weights(
 def _read_base(chosen: WeightSource, weights: Weights, base: str, path: str) -> dict[str, Weights]:
     """The entry of the base. Weights without one must not be differences."""
     if not base:
-        if chosen.base:
+        if chosen.base and is_dinov3(weights):
             refuse_deltas(weights, path, f"give {chosen.base}, by --base")
         return {}
     if not chosen.base or not are_deltas(weights):
