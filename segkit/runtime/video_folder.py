@@ -7,15 +7,17 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats import coco, vipseg
+from segkit.runtime.conversion import paint_instances, segment_classes
+from segkit.runtime.drawing import MIN_SCORE
 from segkit.runtime.folder import MASKS, SAVED
 from segkit.runtime.image_inputs import find_root
-from segkit.runtime.image_model import ImageModel
+from segkit.runtime.image_model import OUTPUTS, ImageModel
 from segkit.runtime.prediction import JSON, OVERLAYS
 from segkit.runtime.records import OTHER
 from segkit.runtime.run_description import describe_run
@@ -27,7 +29,6 @@ from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import convert_write_errors
 from segkit.utils.progress import track
 
-PANOPTIC: tuple[Literal["panoptic"]] = ("panoptic",)
 RECORDS = "videos.jsonl"
 Segmenter = Callable[[NDArray[np.uint8]], PanopticSegmentation]
 
@@ -96,7 +97,8 @@ class VideoJob:
         """Predict the videos that have no record.
 
         Args:
-            model: a model with a panoptic output.
+            model: a model with a panoptic map; or with instances, which are painted, by default from a score of 0.5 on;
+                or with classes, each of which is a segment.
             on_broken: takes the error of a video that cannot be read or breaks off, and the others go on; None raises
                 it. The frames before are written; the video has no record.
 
@@ -104,15 +106,22 @@ class VideoJob:
             The files and folders that were written.
 
         Raises:
-            ConfigError: the model has no panoptic output or lacks a class, or PyAV is not installed.
+            ConfigError: the model lacks a class, or PyAV is not installed.
             DatasetError: a video cannot be read, see `on_broken`, or an output cannot be written.
         """
         category_ids = find_category_ids(self.classes, model.categories) if self.classes else None
 
+        output = next(name for name in OUTPUTS if name in model.outputs)
+        least = MIN_SCORE if output == "instances" and self.min_score is None else self.min_score or 0.0
+
         def segment(frame: NDArray[np.uint8]) -> PanopticSegmentation:
-            panoptic = select_segments(model(frame, outputs=PANOPTIC), self.min_score or 0.0, category_ids).panoptic
-            assert panoptic is not None  # the model raises ConfigError if it has no panoptic output
-            return panoptic
+            prediction = select_segments(model(frame, outputs=[output]), least, category_ids)
+            if prediction.instances is not None:
+                return paint_instances(prediction.instances, model.categories)
+            if prediction.semantic is not None and prediction.space is not None:
+                return segment_classes(prediction.semantic, model.categories, prediction.space)
+            assert prediction.panoptic is not None  # it gives the output that it has
+            return prediction.panoptic
 
         has_masks, has_overlays = MASKS in self.save, OVERLAYS in self.save
         with (vipseg.VideoWriter if has_masks else _NoFiles)(self.output, model.categories) as writer:

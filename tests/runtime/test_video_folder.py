@@ -9,6 +9,7 @@ from segkit.formats import vipseg
 from segkit.runtime import video
 from segkit.runtime.prediction import Prediction
 from segkit.runtime.video_folder import VideoJob
+from segkit.structures import InstanceMasks
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.helpers.panoptic_scenes import CAR, CATEGORIES, panoptic
 
@@ -22,13 +23,38 @@ needs_av = pytest.mark.skipif(av is None, reason="PyAV (the extra video) is not 
 class Model:
     """Says that the whole frame is a car."""
 
-    categories = CATEGORIES
+    categories, outputs = CATEGORIES, ("panoptic", "instances")
 
     def __call__(self, frame, outputs):
         assert (frame.shape, frame.dtype) == ((16, 16, 3), np.uint8)
-        assert outputs == ("panoptic",)
+        assert outputs == ["panoptic"]
         size_hw = frame.shape[:2]
         return Prediction(size_hw, CATEGORIES, panoptic=panoptic(np.full(size_hw, 7), s7=CAR))
+
+
+class InstanceModel:
+    """Says that a column is a car, and with a low score the next one too."""
+
+    categories, outputs = CATEGORIES, ("instances", "semantic")
+
+    def __call__(self, frame, outputs):
+        assert outputs == ["instances"]
+        masks = np.zeros((2, 16, 16), bool)
+        masks[0, :, 3] = masks[1, :, 4] = True
+        car = CATEGORIES.thing_contiguous_ids[CAR]
+        scores, boxes = np.array([0.75, 0.25], np.float32), np.zeros((2, 4), np.float32)
+        instances = InstanceMasks.from_full(masks, boxes, scores, np.array([car, car]))
+        return Prediction((16, 16), CATEGORIES, instances=instances)
+
+
+class ClassModel:
+    """Says that all pixels are of the class of channel 1."""
+
+    categories, outputs = CATEGORIES, ("semantic",)
+
+    def __call__(self, frame, outputs):
+        space = CATEGORIES.build_semantic_space("per_class")
+        return Prediction((16, 16), CATEGORIES, semantic=np.ones((16, 16), np.uint8), space=space)
 
 
 class Counting(Model):
@@ -107,6 +133,17 @@ def test_another_run_in_the_folder_is_refused_or_replaced(tmp_path, options):
     (out / "videos.jsonl").unlink()
     with pytest.raises(DatasetError, match=r"the folder has pred\.json, but no videos\.jsonl"):
         VideoJob({}, [clip], out)
+
+
+@needs_av
+@pytest.mark.parametrize(
+    ("model", "options", "segments"),
+    [(InstanceModel, {}, 1), (InstanceModel, {"min_score": 0.0}, 2), (ClassModel, {}, 1)],
+)
+def test_models_without_a_panoptic_map_predict_videos(model, options, segments, tmp_path):
+    VideoJob({}, [write(tmp_path / "a.mp4")], tmp_path / "out", **options).run(model())
+    videos = vipseg.read_videos(tmp_path / "out" / "pred.json").videos
+    assert len(videos["a"][0].segments_info) == segments
 
 
 @needs_av
