@@ -77,11 +77,23 @@ def test_only_the_outputs_that_are_on_are_given(left_out: str, keys: set[str]) -
         ("MODEL.MASK2FORMER.CHANNELS 48", "a multiple of 32 and of MODEL.MASK2FORMER.HEADS 4, got 48"),
         ("MODEL.QUERIES.NUM_CLASSES 4", "NUM_CLASSES is 4, but the dataset has 3 classes"),
         ("MODEL.QUERIES.NUM_CLASSES -1", "no dataset has set it"),
+        ("MODEL.QUERIES.NUM_QUERIES 0", "NUM_QUERIES: expected at least 1, got 0"),
+        ("MODEL.QUERIES.NUM_POINTS 0", "NUM_POINTS: expected at least 1, got 0"),
+        ("MODEL.QUERIES.OVERSAMPLE_RATIO 0.5", "OVERSAMPLE_RATIO: expected at least 1, got 0.5"),
+        ("MODEL.QUERIES.IMPORTANCE_SAMPLE_RATIO 2.0", "IMPORTANCE_SAMPLE_RATIO: expected 0 to 1, got 2.0"),
     ],
 )
 def test_configs_that_do_not_fit_are_refused(options: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(*options.split(" ", 1))
+
+
+def test_one_image_smaller_than_the_stride_is_too_little_for_batch_norm() -> None:
+    model = build(*RESNET).train()
+    sample = draw_sample(7, 5)
+    with pytest.raises(ConfigError, match=r"BatchNorm needs more than one image of up to 32 x 32 pixels .*FrozenBN"):
+        model([sample])
+    assert all(loss.isfinite() for loss in model([sample, draw_sample(1, 9)]).values())
 
 
 def test_norms_and_embeddings_have_no_weight_decay() -> None:

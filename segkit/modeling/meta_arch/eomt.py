@@ -80,10 +80,10 @@ class EoMT(QuerySegmentor):
         if cfg.MODEL.EOMT.WINDOWS and cfg.TEST.AUG.ENABLED:
             problem = "the views of TEST.AUG are not evaluated in windows"
             raise ConfigError(problem, where="MODEL.EOMT.WINDOWS", remedy="set TEST.AUG.ENABLED or it to False")
+        arguments = super().from_config(cfg)
         blocks, queries = cfg.MODEL.EOMT.NUM_BLOCKS, cfg.MODEL.QUERIES.NUM_QUERIES
         annealing = build_annealing(blocks, cfg.MODEL.EOMT.ANNEALING_STARTS, cfg.MODEL.EOMT.ANNEALING_ENDS)
         backbone = _build_backbone(cfg)
-        arguments = super().from_config(cfg)
         head = EoMTHead(backbone, blocks=blocks, queries=queries, classes=cfg.MODEL.QUERIES.NUM_CLASSES)
         own = {"backbone": backbone, "head": head, "annealing": annealing, "max_iter": cfg.SOLVER.MAX_ITER}
         own["windows"] = cfg.MODEL.EOMT.WINDOWS

@@ -17,6 +17,7 @@ from segkit.modeling.point_sampling import draw_uncertain_points, sample_logits
 from segkit.modeling.queries.matching import CostWeights, Matches, Objects, assign, compute_costs
 from segkit.modeling.queries.outputs import QueryOutputs, QueryTargets
 from segkit.modeling.transfers import copy_to_device
+from segkit.utils.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,11 @@ class QueryCriterion(nn.Module):
 
         Returns:
             The arguments by name.
+
+        Raises:
+            ConfigError: a number is out of range.
         """
+        _check_numbers(cfg.MODEL.QUERIES)
         names = (
             "NUM_CLASSES NO_OBJECT_WEIGHT CLASS_WEIGHT MASK_WEIGHT DICE_WEIGHT NUM_POINTS OVERSAMPLE_RATIO "
             "IMPORTANCE_SAMPLE_RATIO DEEP_SUPERVISION"
@@ -166,6 +171,16 @@ class QueryCriterion(nn.Module):
             "loss_mask": self.weights.mask_weight * loss_mask,
             "loss_dice": self.weights.dice_weight * dice.sum() / divisor,
         }
+
+
+def _check_numbers(queries: CfgNode) -> None:
+    limits = {"NUM_QUERIES": (1, None), "NUM_POINTS": (1, None), "OVERSAMPLE_RATIO": (1, None)}
+    limits |= {"IMPORTANCE_SAMPLE_RATIO": (0, 1), "NO_OBJECT_WEIGHT": (0, None), "CLASS_WEIGHT": (0, None)}
+    limits |= {"MASK_WEIGHT": (0, None), "DICE_WEIGHT": (0, None)}
+    for key, (least, most) in limits.items():
+        if not least <= queries[key] <= (float("inf") if most is None else most):
+            expected = f"at least {least}" if most is None else f"{least} to {most}"
+            raise ConfigError(f"expected {expected}, got {queries[key]}", where=f"MODEL.QUERIES.{key}")
 
 
 def _count_objects(objects: Objects) -> torch.Tensor:

@@ -165,8 +165,21 @@ class QuerySegmentor(nn.Module):
         if not self.training:
             return self.inference(batched_inputs)
         images = self.preprocess_image(batched_inputs).tensor
+        self._check_batch(images)
         targets = self.build_targets(batched_inputs, (images.shape[2], images.shape[3]), self.device)
         return self.criterion(self.predict(images), targets)
+
+    def _check_batch(self, images: torch.Tensor) -> None:
+        """BatchNorm has no variance of one pixel, which is all that the last level has of one small image."""
+        side = self.size_divisibility
+        if len(images) > 1 or images.shape[2:] != (side, side):
+            return
+        if any(isinstance(module, nn.BatchNorm2d) and module.training for module in self.modules()):
+            problem = (
+                f"BatchNorm needs more than one image of up to {side} x {side} pixels in a step of a process, got one"
+            )
+            remedy = 'raise it, or the size of images, or train with a norm "FrozenBN" or "GN"'
+            raise ConfigError(problem, where="SOLVER.IMS_PER_BATCH", remedy=remedy)
 
     def inference(self, batched_inputs: list[dict[str, Any]]) -> list[LazyDict]:
         """Run the network and the post-processing.

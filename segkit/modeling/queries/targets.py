@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from segkit.modeling.queries.outputs import QueryTargets
 from segkit.structures import IGNORE_LABEL, NO_THING, THING_CHANNEL
 from segkit.utils.errors import ConfigError
+from segkit.utils.text import abbreviate
 
 TargetKind = Literal["auto", "panoptic", "instance", "semantic"]
 NEEDS = {"panoptic": ("instances", "sem_seg"), "instance": ("instances",), "semantic": ("sem_seg",)}
@@ -38,6 +39,7 @@ class QueryTargetBuilder:
             raise ConfigError(f"expected one of {get_args(TargetKind)}, got {kind!r}", where="MODEL.QUERIES.TARGETS")
         self.kind = kind
         self._class_by_thing = {thing: index for index, thing in enumerate(thing_ids) if thing != NO_THING}
+        self._classes = len(stuff_ids)
         self._stuff = [index for index, stuff in enumerate(stuff_ids) if stuff != THING_CHANNEL]
 
     def __call__(
@@ -54,7 +56,7 @@ class QueryTargetBuilder:
             The targets of each sample.
 
         Raises:
-            ConfigError: a sample lacks what the kind needs.
+            ConfigError: a sample lacks what the kind needs, or has classes that the model lacks.
         """
         return [self._build(sample, size_hw, device) for sample in samples]
 
@@ -63,12 +65,15 @@ class QueryTargetBuilder:
         class_ids, masks = [], []
         if kind != "semantic":
             instances = sample["instances"]
-            class_ids += [self._class_by_thing[thing] for thing in instances.gt_classes.tolist()]
+            things = instances.gt_classes.tolist()
+            self._check_classes(sample, "instances", things, self._class_by_thing)
+            class_ids += [self._class_by_thing[thing] for thing in things]
             masks.append(_read_masks(instances, device))
         if kind != "instance":
             labels = sample["sem_seg"]
             counts = torch.bincount(labels.flatten(), minlength=IGNORE_LABEL + 1)[:IGNORE_LABEL]
             present = counts.nonzero()[:, 0].tolist()
+            self._check_classes(sample, "semantic labels", present, range(self._classes))
             if kind == "panoptic":
                 present = [label for label in present if label in self._stuff]
             class_ids += present
@@ -77,6 +82,14 @@ class QueryTargetBuilder:
         height, width = masks[0].shape[1:]
         padded = F.pad(torch.cat(masks), (0, size_hw[1] - width, 0, size_hw[0] - height))
         return QueryTargets(torch.tensor(class_ids, dtype=torch.int64).to(device, non_blocking=True), padded)
+
+    @staticmethod
+    def _check_classes(sample: dict[str, Any], kind: str, got: Iterable[int], known: Collection[int]) -> None:
+        if unknown := sorted({*got} - {*known}):
+            problem = f"{sample.get('file_name', 'a sample')} has {kind} of the classes {abbreviate(unknown)}, "
+            problem += f"but the model has the classes 0 to {len(known) - 1}"
+            remedy = "train on the classes of the dataset: leave MODEL.QUERIES.NUM_CLASSES out of the config file"
+            raise ConfigError(problem, where="MODEL.QUERIES.NUM_CLASSES", remedy=remedy)
 
     def _choose_kind(self, sample: dict[str, Any]) -> str:
         kind: str = self.kind

@@ -56,6 +56,18 @@ def test_an_image_without_objects_has_no_targets() -> None:
     assert build({"sem_seg": torch.full((3, 6), 255)}) == []
 
 
+def test_classes_that_the_model_lacks_are_named() -> None:
+    sample = draw_sample()
+    sample["sem_seg"][0, 0] = 4
+    with pytest.raises(ConfigError, match=r"NUM_CLASSES: a\.png has semantic labels of the classes 4, but .* 0 to 3"):
+        build(sample)
+    sample["instances"].gt_classes[0] = 2
+    with pytest.raises(
+        ConfigError, match=r"a\.png has instances of the classes 2, but the model has the classes 0 to 1"
+    ):
+        build(sample)
+
+
 def test_a_sample_without_its_targets_is_named() -> None:
     sample = draw_sample()
     del sample["sem_seg"]
