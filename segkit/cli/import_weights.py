@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    source = "weights: Detectron2's .pkl or .pth, torchvision's .pth, .safetensors, or an address that Detectron2 knows"
+    source = "weights: .pkl, .pth, .bin, .ckpt or .safetensors of another package, or an address that Detectron2 knows"
     parser.add_argument("source", metavar="SOURCE", help=source)
     output = "write the weights as .pth or .safetensors, and beside them the config that they need as .yaml"
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help=output)

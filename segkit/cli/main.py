@@ -27,7 +27,10 @@ COMMANDS = {
     "fuse": ("segkit.cli.fuse", "fuse saved head outputs again, search for the best fusion, explain dropped segments"),
     "data": ("segkit.cli.data", "make, check and convert datasets"),
     "weights": ("segkit.cli.weights", "say what a weight file holds, and write its weights as .safetensors or .pth"),
-    "import": ("segkit.cli.import_weights", "read weights of Detectron2 or torchvision, and write them as ours"),
+    "import": (
+        "segkit.cli.import_weights",
+        "read weights of Detectron2, Mask2Former, EoMT or torchvision, and write them as ours",
+    ),
     "configs": ("segkit.cli.configs", "list the recipes, and write one to edit"),
     "demo": ("segkit.cli.demo", "generate toy scenes, train on them, evaluate and draw, in one go"),
     "doctor": ("segkit.cli.doctor", "check the installation and print the commands that repair it"),

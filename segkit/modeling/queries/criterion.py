@@ -174,7 +174,11 @@ class QueryCriterion(nn.Module):
 
 
 def _check_numbers(queries: CfgNode) -> None:
-    limits = {"NUM_QUERIES": (1, None), "NUM_POINTS": (1, None), "OVERSAMPLE_RATIO": (1, None)}
+    limits: dict[str, tuple[float, float | None]] = {
+        "NUM_QUERIES": (1, None),
+        "NUM_POINTS": (1, None),
+        "OVERSAMPLE_RATIO": (1, None),
+    }
     limits |= {"IMPORTANCE_SAMPLE_RATIO": (0, 1), "NO_OBJECT_WEIGHT": (0, None), "CLASS_WEIGHT": (0, None)}
     limits |= {"MASK_WEIGHT": (0, None), "DICE_WEIGHT": (0, None)}
     for key, (least, most) in limits.items():
