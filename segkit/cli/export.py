@@ -70,11 +70,15 @@ def _check_arguments(args: argparse.Namespace, suffix: str) -> None:
     arguments.load_plugins(args)
 
 
-def _load_source(args: argparse.Namespace, suffix: str) -> Any:
+def _load_source(args: argparse.Namespace, suffix: str, fixed_size: tuple[int, int] | None) -> Any:
     _check_arguments(args, suffix)
+    from segkit.engine.export.check import read_batches
     from segkit.engine.export.source import load_source
 
-    return load_source(args.model, args.config_file, args.opts)
+    source = load_source(args.model, args.config_file, args.opts)
+    for _ in read_batches(source, [] if args.no_check else args.check, fixed_size):
+        pass  # an image that cannot be compared is an error before the minutes of the export
+    return source
 
 
 def _export_bundle(args: argparse.Namespace) -> int:
@@ -95,7 +99,7 @@ def _get_fixed_size(args: argparse.Namespace) -> tuple[int, int] | None:
 
 def _export_torch(args: argparse.Namespace) -> int:
     fixed_size = _get_fixed_size(args)
-    source = _load_source(args, PROGRAM)
+    source = _load_source(args, PROGRAM, fixed_size)
     from segkit.engine.export.torch_file import export_torch, load_torch_program
 
     graph = export_torch(source, args.output, tasks=args.tasks, fixed_size=fixed_size)
@@ -108,7 +112,7 @@ def _export_onnx(args: argparse.Namespace) -> int:
     from segkit.engine.export.onnx_file import export_onnx, require_packages
 
     require_packages()
-    source = _load_source(args, ONNX)
+    source = _load_source(args, ONNX, fixed_size)
     graph = export_onnx(source, args.output, tasks=args.tasks, fixed_size=fixed_size)
     print(args.output)
     from segkit.engine.export.operators_on_cpu import describe_operators

@@ -17,6 +17,7 @@ from segkit.utils.text import make_printable
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
+    from segkit.runtime.image_inputs import ListedImages
     from segkit.runtime.image_model import ImageModel
 
 # Those of `FolderJob` and `VideoJob`, whose imports are expensive.
@@ -133,7 +134,7 @@ def _find_inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path], dict
 
         register()
         listed, root = list_dataset_images(args.dataset)
-        return listed.paths, [], {"root": root, "file_names": listed.file_names, "image_ids": listed.image_ids}
+        return listed.paths, [], {"root": root, **_describe_list(listed)}
     options: dict[str, Any] = {"root": find_root(args.input)}
     if not args.images_json:
         paths = find_images(args.input, args.output)
@@ -141,7 +142,12 @@ def _find_inputs(args: argparse.Namespace) -> tuple[list[Path], list[Path], dict
     if len(args.input) > 1 or not os.path.isdir(args.input[0]):
         raise ConfigError("expected one folder, below which the listed images are", where="--input")
     listed = read_image_list(args.images_json, args.input[0])
-    return listed.paths, [], {**options, "file_names": listed.file_names, "image_ids": listed.image_ids}
+    return listed.paths, [], {**options, **_describe_list(listed)}
+
+
+def _describe_list(listed: ListedImages) -> dict[str, Any]:
+    """The options of `FolderJob` for listed images."""
+    return {name: getattr(listed, name) for name in ("file_names", "image_ids", "sizes_hw")}
 
 
 def _choose_shard(args: argparse.Namespace) -> tuple[int, int]:

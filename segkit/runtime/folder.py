@@ -119,6 +119,7 @@ class FolderJob:
         classes: names of the classes that are written; empty: all.
         image_ids: id of each image in the JSONs; None: 1..N.
         file_names: name of each image in the JSONs; None: its path relative to `root`.
+        sizes_hw: (height, width) that each image must have, or None for any; None: any.
         shard: (I, N), I in 1..N: every Nth image from the Ith on; the process that ends last writes the JSONs.
         save: what is written, of `SAVED`. JSONs alone cost no drawing and no PNGs.
 
@@ -142,12 +143,14 @@ class FolderJob:
         classes: Collection[str] = (),
         image_ids: Sequence[ImageId] | None = None,
         file_names: Sequence[str] | None = None,
+        sizes_hw: Sequence[tuple[int, int] | None] | None = None,
         shard: tuple[int, int] = (1, 1),
         save: Collection[str] = SAVED,
     ) -> None:
         self.paths, self.root = [Path(image) for image in images], Path(root or find_root(map(str, images)))
         relative = (Path(os.path.relpath(path, self.root)).as_posix() for path in self.paths)
         self.file_names, self.image_ids = [*(file_names or relative)], image_ids or range(1, len(self.paths) + 1)
+        self.sizes_hw = sizes_hw
         self.output, self.drawing = Path(output), dict(drawing or {})
         self.batch_size, self.tile, self.overlap = batch_size, tile, overlap
         self.min_score, self.classes = min_score, sorted({*classes})
@@ -249,7 +252,7 @@ class FolderJob:
 
         def start(number: int) -> None:
             for position in islice(waiting, number):
-                started.append((position, readers.submit(self._read_pixels, self.paths[position])))
+                started.append((position, readers.submit(self._read_pixels, position)))
 
         start(ahead)
         while started:
@@ -271,9 +274,19 @@ class FolderJob:
                 self.seconds["reading"] += time.perf_counter() - before
             yield position, pixels
 
-    def _read_pixels(self, path: Path) -> np.ndarray:
+    def _read_pixels(self, position: int) -> np.ndarray:
         with without_pixel_limit(self.tile > 0):
-            return self.model.input.read(path)
+            pixels = self.model.input.read(self.paths[position])
+        expected = None if self.sizes_hw is None else self.sizes_hw[position]
+        if expected and pixels.shape[:2] != expected:
+            got, listed = (" x ".join(map(str, size)) for size in (pixels.shape[:2], expected))
+            problem = f"the list says {listed} pixels (height x width), but the file has {got}"
+            raise DatasetError(
+                problem,
+                where=self.paths[position],
+                remedy="give the images that the list belongs to, not turned by EXIF",
+            )
+        return pixels
 
     def _finish(self, position: int, future: Future[dict[str, Any]]) -> None:
         before = time.perf_counter()

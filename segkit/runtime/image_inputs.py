@@ -68,11 +68,13 @@ class ListedImages(NamedTuple):
         paths: their files.
         file_names: their names in the list.
         image_ids: their ids in the list.
+        sizes_hw: (height, width) of each in the list, None if it is not listed.
     """
 
     paths: list[Path]
     file_names: list[str]
     image_ids: list[ImageId]
+    sizes_hw: list[tuple[int, int] | None]
 
 
 def read_image_list(json_path: str | Path, root: str | Path) -> ListedImages:
@@ -100,7 +102,8 @@ def read_image_list(json_path: str | Path, root: str | Path) -> ListedImages:
     if not any(map(os.path.lexists, paths)):
         problem = f"none of the {len(paths)} images of {json_path} is in the folder: {abbreviate(file_names)}"
         raise DatasetError(problem, where=root, remedy="give the folder that the file names are relative to")
-    return ListedImages(paths, file_names, [*entries])
+    sizes_hw = [(entry["height"], entry["width"]) for entry in entries.values()]
+    return ListedImages(paths, file_names, [*entries], [*sizes_hw])
 
 
 def find_root(inputs: Iterable[str]) -> Path:

@@ -58,7 +58,7 @@ def check_graph(
         A comparison for each image.
     """
     for title, batch, size_hw in (
-        _read_batches(source, images, fixed_size) if images else _generate_batches(graph, fixed_size)
+        read_batches(source, images, fixed_size) if images else _generate_batches(graph, fixed_size)
     ):
         started = time.perf_counter()
         results = run(batch, size_hw)
@@ -115,9 +115,23 @@ def _generate_batches(
         yield "generated", ((0.8 * blobs + 0.2 * noise) * 255).astype(np.uint8), size_hw
 
 
-def _read_batches(
+def read_batches(
     source: Any, images: Sequence[str | Path], fixed_size: tuple[int, int] | None
 ) -> Iterator[tuple[str, NDArray[np.uint8], tuple[int, int]]]:
+    """Read images as an exported file takes them.
+
+    Args:
+        source: see `check_graph`.
+        images: see `check_graph`.
+        fixed_size: see `check_graph`.
+
+    Yields:
+        The name, a batch of one image (1, C, h, w) uint8, and its (height, width) before the resizing.
+
+    Raises:
+        DatasetError: an image cannot be read.
+        ConfigError: the file takes no images of its size.
+    """
     for path in images:
         pixels = source.input.read(path)
         resized = resize_short_side(pixels, source.cfg.INPUT.MIN_SIZE_TEST, source.cfg.INPUT.MAX_SIZE_TEST)

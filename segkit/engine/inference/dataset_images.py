@@ -32,4 +32,6 @@ def list_dataset_images(name: str) -> tuple[ListedImages, Path]:
         remedy = "complete the download; slices of volumes have to be written as images first (segkit data convert)"
         raise DatasetError(problem, where=root, remedy=remedy)
     file_names = [dataset.build_image_entry(record)["file_name"] for record in dataset.records]
-    return ListedImages(paths, file_names, [record["image_id"] for record in dataset.records]), root
+    ids = [record["image_id"] for record in dataset.records]
+    sizes_hw = [(r["height"], r["width"]) if "height" in r and "width" in r else None for r in dataset.records]
+    return ListedImages(paths, file_names, ids, sizes_hw), root

@@ -69,3 +69,11 @@ def test_files_that_are_none_of_ours(tmp_path: Path) -> None:
 def test_other_names_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "torch", str(tmp_path), "--output", str(tmp_path / "model.pth")]) == 1
     assert "expected a name that ends in .pt2" in capsys.readouterr().err
+
+
+def test_images_of_the_check_are_read_before_the_export(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad, path = folder / "bad.png", folder / "unchecked.pt2"
+    bad.write_bytes(b"")
+    assert main([str(word) for word in ("export", "torch", folder, "--output", path, "--check", bad)]) == 1
+    assert str(bad) in capsys.readouterr().err
+    assert not path.exists()

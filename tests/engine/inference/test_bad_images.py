@@ -74,3 +74,22 @@ def test_names_that_lead_out_of_the_folder_are_refused(
     (line,) = capsys.readouterr().err.splitlines()
     assert "../x.png" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_listed_images_of_another_size_are_reported(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    entries = []
+    for image_id, (name, extra_px) in enumerate((("right.png", 0), ("wrong.png", 1))):
+        Image.new("RGB", SIZE_WH).save(tmp_path / "in" / name)
+        width, height = SIZE_WH
+        entries.append({"id": image_id, "file_name": name, "width": width + extra_px, "height": height})
+    (tmp_path / "list.json").write_text(json.dumps({"images": entries}))
+    out = tmp_path / "out"
+    assert run(weights, out, "--input", tmp_path / "in", "--images-json", tmp_path / "list.json") == 1
+    first = capsys.readouterr().err.splitlines()[0]
+    assert "wrong.png" in first
+    assert f"the list says {SIZE_WH[1]} x {SIZE_WH[0] + 1} pixels" in first
+    content = json.loads((out / "panoptic.json").read_text(encoding="utf-8"))
+    assert [image["file_name"] for image in content["images"]] == ["right.png"]
