@@ -135,10 +135,10 @@ def infer_resnet(shapes: Shapes, where: object) -> dict[str, Any]:
     if (blocks, is_bottleneck) not in DEPTHS or not any(name.startswith(STEM) for name in shapes):
         problem = f"expected a ResNet, got a backbone with {'-'.join(map(str, blocks))} blocks"
         raise CheckpointError(problem, where=where, remedy=REMEDY)
+    norm = _find_norm_of_backbone(shapes)
     shapes = {**USUAL_SHAPES, **{name: shape for name, shape in shapes.items() if len(shape) in (1, 4)}}
     shapes |= {name: shape for name, shape in USUAL_SHAPES.items() if len(shapes[name]) != len(shape)}
     first, second = shapes[f"{BOTTOM_UP}res2.0.conv1.weight"], shapes[f"{BOTTOM_UP}res2.0.conv2.weight"]
-    norm = _find_norm_of_backbone(shapes)
     keys = {
         "MODEL.RESNETS.DEPTH": DEPTHS[blocks, is_bottleneck],
         "MODEL.RESNETS.NORM": norm,
