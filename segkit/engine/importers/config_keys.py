@@ -136,8 +136,7 @@ def infer_resnet(shapes: Shapes, where: object) -> dict[str, Any]:
         problem = f"expected a ResNet, got a backbone with {'-'.join(map(str, blocks))} blocks"
         raise CheckpointError(problem, where=where, remedy=REMEDY)
     norm = _find_norm_of_backbone(shapes)
-    shapes = {**USUAL_SHAPES, **{name: shape for name, shape in shapes.items() if len(shape) in (1, 4)}}
-    shapes |= {name: shape for name, shape in USUAL_SHAPES.items() if len(shapes[name]) != len(shape)}
+    shapes = {**shapes, **{n: shape for n, shape in USUAL_SHAPES.items() if len(shapes.get(n, ())) != len(shape)}}
     first, second = shapes[f"{BOTTOM_UP}res2.0.conv1.weight"], shapes[f"{BOTTOM_UP}res2.0.conv2.weight"]
     keys = {
         "MODEL.RESNETS.DEPTH": DEPTHS[blocks, is_bottleneck],
