@@ -236,9 +236,9 @@ class PredictionRecords:
                 problem = f"the folder has results of another run: other {', '.join(keys)}"
                 raise DatasetError(problem, where=self.folder, remedy=OTHER)
             return
-        found = [name for name in TABLES if os.path.lexists(self.folder / name)]
-        if found:
-            problem = f"the folder has {' and '.join(found)}, but no {RUN} that says of which run"
+        tables = [name for name in TABLES if os.path.lexists(self.folder / name)]
+        if tables:
+            problem = f"the folder has {' and '.join(tables)}, but no {RUN} that says of which run"
             raise DatasetError(problem, where=self.folder, remedy=OTHER)
 
     def _read(self, source: int, path: Path) -> None:
